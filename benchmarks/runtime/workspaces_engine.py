@@ -181,8 +181,8 @@ async def serve(names: Sequence[str], *pairs: SentPair) -> AsyncIterator[Scene]:
         path = Path(folder) / "ledger.db"
         async with await Ledger.open(path, clock=clock) as ledger:
             engine = Engine(
-                settings, ledger=ledger, sink=NoSink(), compression=Compression.NONE, lasting=True,
-                connect=lambda *_: braze, **({"clock": clock} if BEFORE else {}),
+                settings, ledger=ledger, sink=NoSink(), compression=Compression.NONE, connect=lambda *_: braze,
+                **({"clock": clock, "lasting": True} if BEFORE else {"until_stopped": True}),
             )  # fmt: skip
             scene = Scene(engine, ledger, braze, path)
             for name, plan in (plans_of(settings) if BEFORE else {}).items():

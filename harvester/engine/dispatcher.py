@@ -45,9 +45,9 @@ class Dispatcher:
         time: TimeCheck,
         served: ServedWorkspaces,
         on_time_changed: Callable[[], None],
-        lasting: bool,
+        until_stopped: bool,
     ) -> None:
-        """``lasting``: serve until ``stop``. Otherwise each workspace with open pairs has one lane.
+        """With ``until_stopped``, serve until ``stop``. Otherwise each workspace with open pairs has one lane.
 
         ``on_time_changed`` is called when the time was confirmed or moved.
         """
@@ -60,7 +60,7 @@ class Dispatcher:
         self._time = time
         self._served = served
         self._on_time_changed = on_time_changed
-        self._lasting = lasting
+        self._until_stopped = until_stopped
         self.more_pairs = False
         """Whether a run continues when no lane is left, because more pairs will be enqueued. ``finish`` unsets it."""
         self._running = False
@@ -89,7 +89,7 @@ class Dispatcher:
                 self.lanes[name].wake(due=True)
             elif name not in self._workspaces:
                 continue
-            elif self._lasting:
+            elif self._until_stopped:
                 self._poll_at.setdefault(name, at)
             elif self._running and not self.stopping:
                 self._start(name)
@@ -99,7 +99,7 @@ class Dispatcher:
         """Read the due times of these workspaces at once: a batch was sealed, or the time was corrected."""
         now = self._clock.monotonic()
         for name in names:
-            if not self._lasting and name in self.lanes:
+            if not self._until_stopped and name in self.lanes:
                 self.lanes[name].wake()
             if name in self._workspaces:
                 self._poll_at[name] = now
@@ -145,7 +145,7 @@ class Dispatcher:
         self._changed.set()
 
     async def run(self) -> None:
-        """Run lanes until ``stop``; without ``lasting``, until the last lane ends. Raises ``LedgerError``."""
+        """Run lanes until ``stop``; without ``until_stopped``, until the last lane ends. Raises ``LedgerError``."""
         self._running = True
         try:
             await self._run()
@@ -153,11 +153,11 @@ class Dispatcher:
             self._running = False
 
     async def _run(self) -> None:
-        if not self._lasting:
+        if not self._until_stopped:
             self.wake(await self._ledger.reports.list_unfinished_workspaces())
         else:
             await self._served.join()
-        while self._lasting and not self.stopping:
+        while self._until_stopped and not self.stopping:
             self._changed.clear()
             if await self._poll():
                 await self._request_time()
@@ -165,7 +165,7 @@ class Dispatcher:
             self._start_due()
             await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
             await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
-        if self._lasting:
+        if self._until_stopped:
             await self._served.leave()
         while self.lanes or (self.more_pairs and not self.stopping):
             self._changed.clear()
@@ -239,6 +239,6 @@ class Dispatcher:
                 self._poll_at[name] = -math.inf
             self._changed.set()
         # A run has no poll that would notice pairs that were enqueued while the lane ended.
-        again = (lane.retired or lane.more_due) and not self._lasting and not self.stopping
+        again = (lane.retired or lane.more_due) and not self._until_stopped and not self.stopping
         if again and name in self._workspaces:
             self._start(name)

@@ -40,13 +40,13 @@ class Engine:
     """Puts the parts of the engine together, and starts and ends them in order."""
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, lasting: bool = False,
+        self, settings: Settings, *, ledger: Ledger, sink: Sink, compression: Compression, until_stopped: bool = False,
         connect: Connect | None = None, after_housekeeping: AfterHousekeeping | None = None,
         open_sink: OpenSink | None = None,
     ) -> None:  # fmt: skip
         """Use an open ledger, its clock and a sink, and ``open_sink`` for the places of workspaces that have their own.
 
-        ``lasting``: serve until ``stop``.
+        With ``until_stopped``, it serves until ``stop``; otherwise it ends once nothing is left to wait for.
 
         A service also schedules, expires and deletes pairs of idle workspaces, and calls ``after_housekeeping`` then.
         """
@@ -57,10 +57,10 @@ class Engine:
         self.uploader = Uploader(
             ledger, self.places, clock=ledger.clock, jitter=random.Random(),  # noqa: S311 - jitter, no secret
             max_sealed_bytes=settings.max_sealed_bytes,
-            patience_seconds=math.inf if lasting else settings.patience_seconds,
+            patience_seconds=math.inf if until_stopped else settings.patience_seconds,
         )  # fmt: skip
         self._ledger = ledger
-        self._patience = Patience(None if lasting else settings.patience_seconds)
+        self._patience = Patience(None if until_stopped else settings.patience_seconds)
         self._capacity = Capacity()
         self._lease = Lease(ledger, self._drop_lost)
         self._halts = Halts(ledger, self.workspaces)
@@ -70,9 +70,9 @@ class Engine:
         )  # fmt: skip
         self._served = ServedWorkspaces(ledger, self.workspaces)
         self._dispatcher = Dispatcher(
-            ledger, self.workspaces, spawn=self._spawn, time=self.time, served=self._served, lasting=lasting,
+            ledger, self.workspaces, spawn=self._spawn, time=self.time, served=self._served,
             make_lane=lambda name: Lane(name, self.workspaces.get(name), self._shared),
-            on_time_changed=self._request_housekeeping,
+            on_time_changed=self._request_housekeeping, until_stopped=until_stopped,
         )  # fmt: skip
         self._claims = Claims(
             ledger, lease=self._lease, capacity=self._capacity, count_lanes=lambda: len(self._dispatcher.lanes)
@@ -80,7 +80,7 @@ class Engine:
         self._periodic_work = PeriodicWork(
             ledger, lease=self._lease, uploader=self.uploader, workspaces=self.workspaces, dispatcher=self._dispatcher,
             time=self.time, counters=self.counters, keep_days=settings.keep_days,
-            housekeeping=lasting or after_housekeeping is not None,
+            housekeeping=until_stopped or after_housekeeping is not None,
             after_housekeeping=after_housekeeping or _do_nothing,
         )  # fmt: skip
         self._shared = self._collect_shared()
@@ -104,7 +104,7 @@ class Engine:
         self._warn_of_duplicates(self.workspaces)
         await self.places.apply(self.workspaces.settings)
         await self.places.attach_all(self._ledger.clock)
-        if await self.uploader.recover() and not (self._patience.lasting and self.places.only is None):
+        if await self.uploader.recover() and not (self._patience.unlimited and self.places.only is None):
             raise SinkError(
                 f"the ledger {self._ledger.location} holds a part that was sealed for another place; "
                 "run once with the previous output, or choose another ledger with --state"
@@ -179,7 +179,7 @@ class Engine:
 
         False before a service knows the other replicas.
         """
-        return workspace in self._served and (self._served.joined or not self._patience.lasting)
+        return workspace in self._served and (self._served.joined or not self._patience.unlimited)
 
     def count_unsealed(self) -> Counter[str]:
         """Return how many pairs of each workspace are captured or rejected, but not sealed yet."""

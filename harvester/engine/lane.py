@@ -111,7 +111,7 @@ class Lane:
 
     def _should_give_up(self, hold: Hold | None) -> bool:
         """Return whether to leave pending readings to the next run, because of a halt or a long outage."""
-        if not self._shared.patience.lasting and self._endpoint.halt is not None:
+        if not self._shared.patience.unlimited and self._endpoint.halt is not None:
             return True
         if not self._shared.patience.is_over(hold, self._pacer):
             return False
@@ -170,7 +170,7 @@ class Lane:
             return True
         if self._doubted and await self._decide_without_other_campaign():
             return True
-        if self._shared.patience.lasting:
+        if self._shared.patience.unlimited:
             return False  # the dispatcher knows when more is due
         self._shared.committer.set_busy(self.workspace, busy=False)
         if self._shared.committer.has_unsealed(self.workspace):

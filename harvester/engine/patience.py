@@ -13,13 +13,13 @@ class Patience:
 
     def __init__(self, seconds: float | None) -> None:
         """Give up once nothing has succeeded for ``seconds``; None means never."""
-        self.lasting = seconds is None
+        self.unlimited = seconds is None
         self.max_deferrals = None if seconds is None else count_deferrals(seconds)
         self._holds = 0 if seconds is None else count_overload_holds(seconds)
 
     def is_over(self, hold: Hold | None, pacer: Pacer) -> bool:
         """Return whether a hold has lasted for too long."""
-        if self.lasting or hold is None:
+        if self.unlimited or hold is None:
             return False
         if hold.cause is HoldCause.HALTED:
             return True
@@ -27,7 +27,7 @@ class Patience:
 
     def seconds_left(self, pacer: Pacer) -> float | None:
         """Return the most seconds that a run still tries while no request succeeds; None if it never gives up."""
-        return None if self.lasting else pacer.overload_seconds(self._allowed_holds(pacer))
+        return None if self.unlimited else pacer.overload_seconds(self._allowed_holds(pacer))
 
     def _allowed_holds(self, pacer: Pacer) -> int:
         """Return how many holds in a row to wait for."""

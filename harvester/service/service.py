@@ -67,7 +67,7 @@ class Service:
             ledger=ledger,
             sink=sink,
             compression=compression,
-            lasting=not until_idle,
+            until_stopped=not until_idle,
             connect=connect,
             after_housekeeping=self._alert,
         )

@@ -87,7 +87,7 @@ def sends(campaign: str, count: int, *, hours_left: float) -> list[SentPair]:
 
 
 def run_capture(
-    folder: Path, braze: Braze, *lists: list[SentPair], lasting: bool = False, seconds: float = 12 * HOUR,
+    folder: Path, braze: Braze, *lists: list[SentPair], until_stopped: bool = False, seconds: float = 12 * HOUR,
     late: tuple[float, list[SentPair]] | None = None,
 ) -> Harvested:  # fmt: skip
     """Capture lists as ``run`` does, or as ``serve`` for a time; ``late`` is a list that comes after some seconds."""
@@ -100,7 +100,7 @@ def run_capture(
             engine = Engine(
                 Settings(workspaces={"eu": Workspace(endpoint="https://rest.fra-01.braze.eu", api_key="k" * 20)}),
                 ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
-                lasting=lasting, connect=lambda *_: braze,
+                until_stopped=until_stopped, connect=lambda *_: braze,
             )  # fmt: skip
             async with engine.opened():
                 task = asyncio.create_task(engine.run())
@@ -118,13 +118,13 @@ def run_capture(
     return run_virtual(story())
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
-def test_wrong_pairs_of_one_campaign_do_not_block_other_pairs(tmp_path, lasting):
+@pytest.mark.parametrize("until_stopped", [False, True], ids=["run", "serve"])
+def test_wrong_pairs_of_one_campaign_do_not_block_other_pairs(tmp_path, until_stopped):
     """A mistyped campaign with the nearest deadlines is rejected; pairs with an hour left are captured."""
     braze, wrong = Braze({"real"}), 300
     lists = sends("typo", wrong, hours_left=0.5), sends("real", 100, hours_left=1)
     with structlog.testing.capture_logs() as logs:
-        done = run_capture(tmp_path, braze, *lists, lasting=lasting, seconds=0.9 * HOUR)
+        done = run_capture(tmp_path, braze, *lists, until_stopped=until_stopped, seconds=0.9 * HOUR)
     assert (done.captured, done.rejected, done.books.pending, done.halted) == (100, wrong, 0, None)
     assert len(braze.requests) == wrong + 100
     logged = [each for each in logs if each["event"] == "pairs_refused"]
@@ -201,7 +201,7 @@ def test_a_halt_by_refusals_is_probed_every_few_seconds(tmp_path):
     """A service with a wrong endpoint requests one pair in six seconds, each of another campaign."""
     braze = Braze(())
     lists = [sends(f"c{number}", 50, hours_left=24) for number in range(40)]
-    run_capture(tmp_path, braze, *lists, lasting=True, seconds=250)
+    run_capture(tmp_path, braze, *lists, until_stopped=True, seconds=250)
     after = [each for each in braze.requests if each[1] > 100]
     assert 20 <= len(after) <= 30
     gaps = [later[1] - earlier[1] for earlier, later in pairwise(after)]
@@ -215,7 +215,7 @@ def test_a_halted_service_captures_a_new_right_pair_within_seconds(tmp_path):
     braze = Braze({"real"})
     wrong = [sends(f"typo{number}", 30, hours_left=300) for number in range(20)]
     late = sends("real", 100, hours_left=1)
-    done = run_capture(tmp_path, braze, *wrong, lasting=True, late=(60, late), seconds=60)
+    done = run_capture(tmp_path, braze, *wrong, until_stopped=True, late=(60, late), seconds=60)
     first = next(at for campaign, at in braze.requests if campaign == "real")
     assert first < 60 + 15
     assert done.captured == 100
@@ -284,10 +284,10 @@ def test_the_memory_of_refusals_is_bounded():
     assert refusals.begin_probe().refused[-1] == f"c{10 * CAMPAIGNS_KEPT - 1}"
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["run", "serve"])
-def test_a_campaign_whose_requests_all_fail_does_not_block_others(tmp_path, lasting):
+@pytest.mark.parametrize("until_stopped", [False, True], ids=["run", "serve"])
+def test_a_campaign_whose_requests_all_fail_does_not_block_others(tmp_path, until_stopped):
     """If every request for one campaign gets a 500, each probe requests another campaign, which is captured."""
     braze = Braze({"real"}, status=500)
     lists = sends("broken", 60, hours_left=20), sends("real", 20, hours_left=40)
-    done = run_capture(tmp_path, braze, *lists, lasting=lasting, seconds=0.5 * HOUR)
+    done = run_capture(tmp_path, braze, *lists, until_stopped=until_stopped, seconds=0.5 * HOUR)
     assert (done.captured, done.rejected, done.halted) == (20, 0, None)

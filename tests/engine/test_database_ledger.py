@@ -120,7 +120,8 @@ def test_a_run_does_not_spin_while_others_have_locked_what_is_due(postgresql, tm
     async def story() -> None:
         with postgresql.database() as name:
             location = postgresql.url(name)
-            async with create_engine(tmp_path, ["a"], lasting=False, location=location) as (engine, ledger, braze, *_):
+            created = create_engine(tmp_path, ["a"], until_stopped=False, location=location)
+            async with created as (engine, ledger, braze, *_):
                 await ledger.intake.enqueue(sends("a", 3), once=True)
                 running, now = asyncio.create_task(engine.run()), asyncio.get_running_loop().time
                 with psycopg.connect(location.url) as other, recorded_statements(ledger) as statements:

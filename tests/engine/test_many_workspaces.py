@@ -150,7 +150,7 @@ def test_a_run_makes_access_only_to_workspaces_with_open_pairs(tmp_path):
     """A run of 3 pairs in one of 500 workspaces needs as few statements as with one workspace."""
 
     async def count_statements(folder: Path, names: list[str]) -> int:
-        async with create_engine(folder, names, lasting=False) as (engine, ledger, braze, *_):
+        async with create_engine(folder, names, until_stopped=False) as (engine, ledger, braze, *_):
             await ledger.intake.enqueue(sends("w7", 3), once=True)
             with recorded_statements(ledger) as statements:
                 await engine.run()
@@ -169,7 +169,8 @@ def test_a_run_waits_for_pairs_of_a_list_that_is_still_read(tmp_path):
     async def story() -> None:
         behaviours = {"refused": lambda _: 401}
         names = ["eu", "us", "refused"]
-        async with create_engine(tmp_path, names, lasting=False, behaviours=behaviours) as (engine, ledger, braze, *_):
+        created = create_engine(tmp_path, names, until_stopped=False, behaviours=behaviours)
+        async with created as (engine, ledger, braze, *_):
             running = asyncio.create_task(engine.run(more_pairs=True))
             for number, page in enumerate((["eu", "refused"], ["us"], ["eu", "refused"])):
                 await asyncio.sleep(60)

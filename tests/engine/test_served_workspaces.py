@@ -222,7 +222,7 @@ def test_a_run_is_a_guest(tmp_path):
     """A run on the ledger of a service reads its own pairs of any workspace, and the service keeps all of its share."""
 
     async def story() -> None:
-        async with serve(tmp_path, NAMES) as service, create_engine(tmp_path, NAMES, lasting=False) as created:
+        async with serve(tmp_path, NAMES) as service, create_engine(tmp_path, NAMES, until_stopped=False) as created:
             engine, ledger, braze, *_ = created
             await ledger.intake.enqueue([each for name in NAMES for each in sends(name, 200)], once=True)
             await engine.run()

@@ -84,13 +84,13 @@ class Braze:
 
 
 @asynccontextmanager
-async def open_harvest(folder: Path, machine: Machine, wire: Braze, *, lasting: bool = False):
+async def open_harvest(folder: Path, machine: Machine, wire: Braze, *, until_stopped: bool = False):
     """Open a ledger and the engine of one process."""
     settings = Settings(workspaces={"eu": Workspace(endpoint=AT, api_key=KEY)})
     async with await Ledger.open(folder / "ledger.db", clock=machine) as ledger:
         engine = Engine(
             settings, ledger=ledger, sink=FolderSink(folder / "out"), compression=Compression.NONE,
-            lasting=lasting, connect=lambda *_: wire,
+            until_stopped=until_stopped, connect=lambda *_: wire,
         )  # fmt: skip
         async with engine.opened():
             yield ledger, engine
@@ -288,7 +288,7 @@ def test_a_service_follows_its_plan_on_a_machine_whose_clock_is_wrong(tmp_path, 
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
             await ledger.intake.set_plan("eu", ReadingPlan((0.01, 0.05, 0.1)))
             await ledger.intake.enqueue(sends(0.005, 0.02, 0.06))
-        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, engine):
+        async with open_harvest(tmp_path, machine, wire, until_stopped=True) as (ledger, engine):
             asyncio.get_running_loop().call_later(0.11 * DAY, engine.stop)
             await engine.run()
             rows = query(ledger.location, READ)
@@ -312,7 +312,7 @@ def test_a_machine_that_slept_requests_the_time_after_its_clock_jumped(tmp_path)
 
     async def story() -> list[tuple[str, float]]:
         machine, wire = Machine(), SleepingMachineBraze()
-        async with open_harvest(tmp_path, machine, wire, lasting=True) as (ledger, engine):
+        async with open_harvest(tmp_path, machine, wire, until_stopped=True) as (ledger, engine):
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue([*sends(2.0, 0.0)])
             loop = asyncio.get_running_loop()
@@ -362,7 +362,7 @@ def test_a_service_corrects_what_another_process_with_a_wrong_clock_enqueued(tmp
     """That process ended before it learned the time. Otherwise the send's last readings would be too late."""
 
     async def story() -> float:
-        async with open_harvest(tmp_path, Machine(), Braze(), lasting=True) as (ledger, engine):
+        async with open_harvest(tmp_path, Machine(), Braze(), until_stopped=True) as (ledger, engine):
             await ledger.intake.set_plan("eu", ReadingPlan((1.0, 13.0)))
             await ledger.intake.enqueue(sends(2.0))  # its response confirms the time
             running = asyncio.create_task(engine.run())
@@ -559,7 +559,7 @@ def test_a_wrong_endpoint_ends_no_pair_of_another_workspace(tmp_path):
         async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
             engine = Engine(
                 settings, ledger=ledger, sink=FolderSink(tmp_path / "out"), compression=Compression.NONE,
-                lasting=True, connect=lambda _workspace, key, *_: wires[key],
+                until_stopped=True, connect=lambda _workspace, key, *_: wires[key],
             )  # fmt: skip
             async with engine.opened():
                 running = asyncio.create_task(engine.run())

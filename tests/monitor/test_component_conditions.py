@@ -163,7 +163,7 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
     settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
     async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
         engine = Engine(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
-                                compression=Compression.NONE, lasting=True)  # fmt: skip
+                                compression=Compression.NONE, until_stopped=True)  # fmt: skip
         conditions = Conditions(engine=engine, triggers=[], ledger=ledger, clock=clock)
         other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -155,7 +155,8 @@ def sends(workspace: str, count: int, *, age_days: float = 2.0, prefix: str = "s
 
 @asynccontextmanager
 async def create_engine(
-    folder: Path, names: Iterable[str], *, lasting: bool = True, behaviours: Mapping[str, Behaviour] | None = None,
+    folder: Path, names: Iterable[str], *, until_stopped: bool = True,
+    behaviours: Mapping[str, Behaviour] | None = None,
     places: Mapping[str, str] | None = None, unavailable: Mapping[str, SinkError] | None = None,
     location: LedgerLocation | None = None, after_housekeeping: AfterHousekeeping | None = None,
     max_rate: float = 1000.0, **settings: object,
@@ -185,7 +186,8 @@ async def create_engine(
     async with await Ledger.open(location or folder / "ledger.db", clock=clock) as ledger:
         engine = Engine(
             Settings(workspaces=workspaces, **settings), ledger=ledger, sink=sink, compression=Compression.NONE,
-            lasting=lasting, connect=connect, open_sink=sinks.__getitem__, after_housekeeping=after_housekeeping,
+            until_stopped=until_stopped, connect=connect, open_sink=sinks.__getitem__,
+            after_housekeeping=after_housekeeping,
         )  # fmt: skip
         await ledger.intake.set_plans(Settings(workspaces=workspaces).get_plans())
         async with engine.opened():
