@@ -34,7 +34,7 @@ ALLOWED_IMPORTERS = {
     "obstore": {"storage/object_store.py", "storage/store_failures.py"},
     "opentelemetry": {"observability/traces.py"},
     "orjson": {
-        "braze/counters.py",
+        "braze/columns.py",
         "braze/rows.py",
         "braze/series.py",
         "datasets/layout.py",

@@ -18,7 +18,7 @@ from harvester.braze.client_counters import ClientCounters
 from harvester.braze.endpoint import Endpoint
 from harvester.braze.gate import Held, Hold, HoldCause
 from harvester.braze.in_flight import InFlight
-from harvester.braze.log_fields import get_names, locate
+from harvester.braze.log_fields import get_ids, locate_bug
 from harvester.braze.pacer import Pacer
 from harvester.braze.series import build_capture, encode_raw_row
 from harvester.braze.slots import Slots, unlimited_slots
@@ -110,12 +110,12 @@ class Client:
         except (Held, NotPermittedError):
             return Released()
         except Exception as bug:  # noqa: BLE001 - one response must not end the capture of all others
-            log.error("bug_found", **locate(bug), **get_names(reading))  # noqa: TRY400 - a trace may quote the key
+            log.error("bug_found", **locate_bug(bug), **get_ids(reading))  # noqa: TRY400 - a trace may quote the key
             return Deferred("bug")
         if isinstance(outcome, Deferred):
             # Already reported by a condition: no request succeeds.
             log_deferral = log.info if self.endpoint.failing is None else log.debug
-            log_deferral("reading_deferred", **get_names(reading), cause=outcome.cause)
+            log_deferral("reading_deferred", **get_ids(reading), cause=outcome.cause)
             self.endpoint.record_deferral(reading.pair)
         return outcome
 
@@ -133,13 +133,13 @@ class Client:
             return False
         match classify_status(response.status):
             case Meaning.TRANSIENT:
-                self._record_failure(self._describe(response))
+                self._record_failure(self._make_error(response))
             case meaning:
                 self.counters.responses[f"status_{response.status}"] += 1
                 if meaning is Meaning.SUCCESS:
                     self._pacer.record_success()
                 elif meaning is Meaning.THROTTLED:
-                    self.endpoint.record_throttled(self._describe(response))
+                    self.endpoint.record_throttled(self._make_error(response))
         return True
 
     async def _attempt(self, job: _Job) -> Outcome:
@@ -155,14 +155,14 @@ class Client:
                 if meaning is Meaning.SUCCESS:
                     return self._parse(response, job)
                 if meaning is Meaning.TRANSIENT:
-                    raise self._describe(response)
+                    raise self._make_error(response)
                 self.counters.responses[f"status_{response.status}"] += 1
                 if meaning is Meaning.REJECTED:
                     detail = self._quote(response)
                     self.endpoint.record_refusal(pair, f"status {response.status}: {detail}")
                     return Rejected(f"status_{response.status}", detail)
                 if meaning is Meaning.THROTTLED:
-                    self.endpoint.record_throttled(self._describe(response))
+                    self.endpoint.record_throttled(self._make_error(response))
                     job.cause = "after_429"
                 elif response.old_key:
                     job.cause = "after_old_key"
@@ -207,7 +207,7 @@ class Client:
         except ExchangeError as error:
             self.endpoint.choose_log_method(error.cause)(
                 "response_unusable",
-                **get_names(reading),
+                **get_ids(reading),
                 cause=error.cause,
                 body=self._quote(response),
                 request_id=scrub_foreign(response.request_id, length=100),
@@ -224,7 +224,7 @@ class Client:
         self.counters.responses[error.cause] += 1
         self.endpoint.record_failure(error)
 
-    def _describe(self, response: Response) -> ExchangeError:
+    def _make_error(self, response: Response) -> ExchangeError:
         return ExchangeError(f"status_{response.status}", self._quote(response))
 
     def _quote(self, response: Response) -> str:

@@ -89,8 +89,8 @@ class Endpoint:
 
     def record_refused_key(self, pair: Pair, status: int, reason: str) -> None:
         """Halt the workspace: the key or its permission is wrong."""
-        names = {"campaign_id": pair.campaign_id, "send_id": pair.send_id}
-        self._halt(reason, HALTED_SECONDS, cause=f"status_{status}", workspace=pair.workspace, **names)
+        ids = {"campaign_id": pair.campaign_id, "send_id": pair.send_id}
+        self._halt(reason, HALTED_SECONDS, cause=f"status_{status}", workspace=pair.workspace, **ids)
 
     def record_no_other_campaign(self, workspace: str) -> bool:
         """Update the trust: no pair is due except those of refused campaigns. Returns whether to claim at once."""

@@ -31,16 +31,16 @@ class Limits:
         """Return the current hold, the rate limit included; the gate removes one that is over."""
         hold = self.gate.update_hold(now)
         if hold is None and self.find_pace(now) <= 0:
-            hold = self.get_rate_limit(now)
+            hold = self.get_rate_limit_hold(now)
         return hold
 
-    def get_rate_limit(self, now: float) -> Hold:
+    def get_rate_limit_hold(self, now: float) -> Hold:
         """Return the hold of a quota that has no requests left."""
         wait_seconds = self.quota.wait_seconds(now, in_flight=self.traffic.in_flight)
         return Hold(HoldCause.RATE_LIMITED, now + max(wait_seconds, self._shortest_hold_seconds))
 
     def count_free(self, now: float) -> int:
-        """Return how many more requests may be in flight; 0 or less means none."""
+        """Return how many further requests may be in flight; 0 or less means none."""
         return 0 if self.traffic.without_slot else self._get_in_flight_limit(now) - self.traffic.in_flight
 
     def count_requests_within(self, seconds: float, now: float, *, concurrency: int) -> int:

@@ -5,13 +5,13 @@ import traceback
 from harvester.model import Reading
 
 
-def get_names(reading: Reading) -> dict[str, str]:
-    """Return the names of a reading's send."""
+def get_ids(reading: Reading) -> dict[str, str]:
+    """Return the workspace and the ids of a reading's send."""
     pair = reading.pair
     return {"workspace": pair.workspace, "campaign_id": pair.campaign_id, "send_id": pair.send_id}
 
 
-def locate(bug: Exception) -> dict[str, str]:
+def locate_bug(bug: Exception) -> dict[str, str]:
     """Return the kind of an error and the last line of our code that it passed, but no value."""
     location = ""
     for frame, line in traceback.walk_tb(bug.__traceback__):

@@ -116,7 +116,7 @@ class Pacer:
         """Wait until the bucket accepts a slice of the queue's cost; returns whether the first request may be sent."""
         pace = self._limits.find_pace(now)
         if pace <= 0:
-            await self._wait_for_hold(self._limits.get_rate_limit(now), now)
+            await self._wait_for_hold(self._limits.get_rate_limit_hold(now), now)
             return False
         requests = min(free, len(self._queue)) - self._paid
         seconds = min(requests / pace, SLICE_SECONDS)

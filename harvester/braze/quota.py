@@ -143,10 +143,10 @@ class Quota:
         Requests of ours whose responses reported nothing are part of the fall. If they were not counted, they would
         look like requests of others.
         """
-        kept = math.exp((self._seen_at - now) / _RECENT_SECONDS)
-        self._spent_by_us = self._spent_by_us * kept + 1 + self._unreported
+        decay = math.exp((self._seen_at - now) / _RECENT_SECONDS)
+        self._spent_by_us = self._spent_by_us * decay + 1 + self._unreported
         self._unreported = 0
-        self._spent = self._spent * kept + fall
+        self._spent = self._spent * decay + fall
         self._seen_at = now
 
     @property

@@ -1,6 +1,6 @@
 """Encodes the rows of one response: one for each variation of a day, one for each day, and one for the capture. Pure.
 
-``counters`` decides which names become columns, and their types. A value that does not have the type of its column is
+``columns`` decides which names become columns, and their types. A value that does not have the type of its column is
 kept as text, and the response is marked as *drift*.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from harvester.braze.counters import (
+from harvester.braze.columns import (
     CHANNELS,
     DAY,
     DOCUMENTED_COUNTERS,

@@ -36,10 +36,10 @@ _ESCAPED = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The decoded size above which a response is discarded: a hundred times the largest plausible one."""
 
-MAX_HELD_BYTES = 64 * 1024 * 1024
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
-"""While all responses that are being read have more than ``MAX_HELD_BYTES`` together, those above ``LARGE_BODY_BYTES``
-are discarded. 64 decompression bombs at once must not take 64 times the memory of one."""
+"""While the responses that are being read for a workspace have more than ``MAX_BUFFERED_BYTES`` together, those above
+``LARGE_BODY_BYTES`` are discarded. 64 decompression bombs at once must not take 64 times the memory of one."""
 
 
 class Response(NamedTuple):
@@ -112,7 +112,7 @@ class BrazeTransport:
         pool = connections if isinstance(connections, Connections) else Connections(connections)
         self._tls = pool.tls if self._url.scheme == "https" else None
         self._options = self._build_options()
-        self._held_bytes = 0
+        self._buffered_bytes = 0
         self._session = aiohttp.ClientSession(
             connector=pool.connector,
             connector_owner=not shared,
@@ -198,14 +198,14 @@ class BrazeTransport:
             while chunk := await content.readany():
                 chunks.append(chunk)
                 size += len(chunk)
-                self._held_bytes += len(chunk)
+                self._buffered_bytes += len(chunk)
                 if size > MAX_BODY_BYTES:
                     raise ExchangeError("oversized", f"the response is larger than {MAX_BODY_BYTES} bytes")
-                if size > LARGE_BODY_BYTES and self._held_bytes > MAX_HELD_BYTES:
-                    raise ExchangeError("oversized", f"responses of more than {MAX_HELD_BYTES} bytes came at once")
+                if size > LARGE_BODY_BYTES and self._buffered_bytes > MAX_BUFFERED_BYTES:
+                    raise ExchangeError("oversized", f"responses of more than {MAX_BUFFERED_BYTES} bytes came at once")
             return b"".join(chunks)
         finally:
-            self._held_bytes -= size
+            self._buffered_bytes -= size
 
     def _build_url(self, pair: Pair, length_days: int, ending_at: float) -> URL:
         """Build the request's URL. Ids may contain any character, so every reserved one is quoted."""

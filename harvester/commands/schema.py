@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harvester.braze.counters import DOCUMENTED_COUNTERS, FIXED_COLUMNS, UNRECOGNIZED, is_column, is_decimal
+from harvester.braze.columns import DOCUMENTED_COUNTERS, FIXED_COLUMNS, UNRECOGNIZED, is_column, is_decimal
 from harvester.datasets import Column, ColumnType, find_column_types
 
 

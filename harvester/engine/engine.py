@@ -141,7 +141,7 @@ class Engine:
                 for task in periodic:
                     task.cancel()
         except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
-            raise first_of(failures) from None
+            raise find_first_error(failures) from None
 
     def wake(self, names: Iterable[str] | None = None) -> None:
         """Check these workspaces, or all, for due readings: pairs were enqueued, or a key was replaced."""
@@ -247,8 +247,8 @@ async def _do_nothing() -> None:
     pass
 
 
-def first_of(failures: BaseExceptionGroup[Exception]) -> Exception:
-    """Return the first failure inside nested groups."""
+def find_first_error(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Return the first error inside nested groups."""
     failure: BaseException = failures
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]

@@ -38,7 +38,7 @@ class Place:
     """One place. Nothing is captured for it before ``dataset_id``, the dataset that takes its parts, is known."""
 
     sink: Sink
-    known: str | None
+    known_dataset_id: str | None
     """The dataset that was found there before."""
     dataset_id: str | None = None
     attached: bool = False
@@ -160,7 +160,7 @@ class Places:
             async with asyncio.timeout(None if place is self.only else ATTACH_SECONDS):
                 await self.attach(place)
         except TimeoutError:
-            self._expect(place)
+            self._use_known_dataset(place)
             text = f"{place.sink.place} has not responded for {ATTACH_SECONDS:.0f} seconds"
             place.record_failure(SinkError(text, cause="timeout"), clock.monotonic())
         except SinkRefused as error:
@@ -177,27 +177,27 @@ class Places:
         """
         try:
             emptied = await _is_emptied(place)
-            found = await place.sink.attach(self._ledger.ledger_id, known=place.known)
+            found = await place.sink.attach(self._ledger.ledger_id, known=place.known_dataset_id)
         except SinkRefused:
             raise
         except SinkError:
-            self._expect(place)
+            self._use_known_dataset(place)
             raise
         if place.dataset_id not in (None, found):
             message = "contains a different dataset than before; restore the previous one, or choose another place"
             raise SinkRefused(f"{place.sink.place} {message}")
         await self._ledger.upkeep.save_dataset(place.sink.place, found)
-        place.attached, place.known = True, found
+        place.attached, place.known_dataset_id = True, found
         self._use(place, found)
         if emptied and (count := await self._ledger.reports.count_stored_parts(found)):
             stored = quantity(count, "part")
             hint = f"mount or restore {place.sink.place}: it contains no part, but the ledger has stored {stored} there"
             log.warning("place_emptied", place=place.sink.place, parts=count, hint=hint)
 
-    def _expect(self, place: Place) -> None:
+    def _use_known_dataset(self, place: Place) -> None:
         """Capture for a known place although it is unavailable: it is checked before the first upload."""
-        if place.known is not None:
-            self._use(place, place.known)
+        if place.known_dataset_id is not None:
+            self._use(place, place.known_dataset_id)
 
     def _use(self, place: Place, dataset_id: str) -> None:
         place.dataset_id = dataset_id
@@ -214,4 +214,4 @@ class Places:
 
 async def _is_emptied(place: Place) -> bool:
     """Return whether a known place has neither a marker nor a part; a pipe never has. Raises ``SinkError``."""
-    return place.known is not None and place.sink.place != "-" and await place.sink.find_ledger_id() is None
+    return place.known_dataset_id is not None and place.sink.place != "-" and await place.sink.find_ledger_id() is None

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from harvester.engine.engine import Engine, first_of
+from harvester.engine.engine import Engine, find_first_error
 from harvester.engine.workspaces import Connect
 from harvester.errors import ExitCode
 from harvester.ledger import EnqueueResult, Ledger
@@ -120,7 +120,7 @@ class Service:
                         await self._work(group)
                 except* Exception as failures:  # noqa: BLE001 - a group is unwrapped: one clear error is what a user can act on
                     self.conditions.log_changes()  # such as a lost ledger, which ended the service
-                    raise first_of(failures) from None
+                    raise find_first_error(failures) from None
         log.info("service_stopped")
         return await self._exit_code()
 

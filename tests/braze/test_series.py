@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvester.braze.counters import FIXED_COLUMNS
+from harvester.braze.columns import FIXED_COLUMNS
 from harvester.braze.series import build_capture, encode_raw_row
 from harvester.errors import ExchangeError
 from harvester.model import Pair, Reading, Verdict

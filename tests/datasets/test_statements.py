@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from benchmarks.loading.dataset import write_readings
-from harvester.braze.counters import DOCUMENTED_COUNTERS
+from harvester.braze.columns import DOCUMENTED_COUNTERS
 from harvester.commands.schema import list_columns
 from harvester.datasets import FORMATS, Statement, build_statement, write_latest
 from harvester.datasets.dialects import DIALECTS
