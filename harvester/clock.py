@@ -20,11 +20,11 @@ MOVE_EVERY_SECONDS = 600.0
 dates do not stop a capture."""
 
 DOUBT_COST = 0.1
-"""The fraction of a move that is charged for a doubt."""
-
+"""How many moves a response costs that contradicts the known time and moves nothing."""
 
 DAY_SECONDS = 86_400.0
-UNCONFIRMED_SECONDS = 30 * DAY_SECONDS
+UNCONFIRMED_AHEAD_SECONDS = 30 * DAY_SECONDS
+"""How far ahead the time of a send may be while the time is not confirmed."""
 
 
 class Clock(Protocol):
@@ -111,7 +111,7 @@ class BrazeClock:
         return self._machine.monotonic()
 
     def wall(self) -> float:
-        """Braze's time in UTC seconds since the epoch, as far as it is known."""
+        """Return Braze's time in UTC seconds since the epoch, as far as it is known."""
         if self._offset is None:
             return self._machine.wall() - self._assumed
         return self._offset + self._machine.monotonic()
@@ -121,11 +121,11 @@ class BrazeClock:
 
         A clock that is behind must not reject sends, since a message is not sent twice.
         """
-        return self.wall() + (DAY_SECONDS if self.confirmed else UNCONFIRMED_SECONDS)
+        return self.wall() + (DAY_SECONDS if self.confirmed else UNCONFIRMED_AHEAD_SECONDS)
 
     @property
     def offset(self) -> float:
-        """The seconds from monotonic time to Braze's, as far as it is known."""
+        """The seconds from monotonic time to Braze's time, as far as it is known."""
         return self.wall() - self._machine.monotonic() if self._offset is None else self._offset
 
     @property
@@ -149,20 +149,20 @@ class BrazeClock:
             return
         bounds = Bounds.from_date(date, sent=sent, received=received)
         if bounds.is_near(self.offset):
-            self._believe(bounds, self.offset)
+            self._confirm(bounds, self.offset)
         elif (self.jumped or not self.confirmed) and bounds.is_near(self._offset_of_machine()):
-            self._believe(bounds, self._offset_of_machine())
+            self._confirm(bounds, self._offset_of_machine())
         elif not self._may_move():
             self._doubted = None
         elif not self.confirmed:
             self._move(bounds, bounds.low)
         elif self._doubted is not None and bounds.is_near(self._doubted.low):
-            self._believe(bounds, self._doubted.low)
+            self._confirm(bounds, self._doubted.low)
         else:
             self._allowance -= DOUBT_COST
             self._doubted = bounds
 
-    def _believe(self, bounds: Bounds, witness: float) -> None:
+    def _confirm(self, bounds: Bounds, witness: float) -> None:
         """Trust a response that a witness agrees with, and confirm the time."""
         self._move(bounds, witness)
         self.confirmed = True

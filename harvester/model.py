@@ -97,8 +97,9 @@ class Reading(NamedTuple):
     """A planned capture of a pair, leased to one ``epoch`` of a process.
 
     ``ending_at`` is fixed, so that a retry requests the same days; ``deadline`` is when the data expires. ``since`` is
-    the start of the pair's time: its send, or its first sight if that is unknown. A pair that is sent again begins
-    another ``round``. ``due_at`` is when it fell due, or was to be tried again; 0 if a run made it due.
+    the time from which the pair's age counts: its send, or when it was first seen if that is unknown. A pair that is
+    sent again begins another ``round``. ``due_at`` is when it fell due, or was to be tried again; 0 if a run made it
+    due.
     """
 
     pair_id: int
@@ -148,7 +149,7 @@ class Captured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LastCapture:
-    """A pair's last capture in a dataset's parts, the start of its time, and its number of captures."""
+    """A pair's last capture in a dataset's parts, and its number of captures; ``since`` as for a ``Reading``."""
 
     pair: Pair
     reading: str

@@ -1,8 +1,8 @@
 """The plan of readings: when a pair is read, when it expires, when a deferred reading is due again. Pure.
 
-A pair's time counts from its send, or from its first sight if the send's time is unknown. Readings are named by
-the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up to five minutes
-in all workspaces alike, so that their readings share batches and parts.
+A pair's age counts from its send, or from when it was first seen if the time of its send is unknown. Readings are named
+after the age at which they fall due: ``d1`` after a day, and the last one ``final``. Due times are rounded up to five
+minutes in all workspaces alike, so that their readings share batches and parts.
 """
 
 import random
@@ -23,7 +23,7 @@ DEFERRAL_MAX_SECONDS = 3600.0
 ROUNDING_SECONDS = 300.0
 
 MARGIN_SECONDS = DAY_SECONDS / 4
-"""The planning deadline is this long before the end of retention. A pair that is not read by then is at risk."""
+"""How long the planning deadline is before the end of retention. A pair that is not read by then is at risk."""
 
 LAST_AGE_DAYS = (RETENTION_SECONDS - MARGIN_SECONDS) / DAY_SECONDS
 """The greatest age of a reading: that of the planning deadline."""
@@ -39,9 +39,9 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """When each pair of a workspace is read. Ages are rising days since the send; the last is the final reading.
+    """When each pair of a workspace is read: ages in days since the send, ascending. The last is the final reading.
 
-    Without ages a pair is read once, immediately.
+    Without ages, a pair is read once, immediately.
     """
 
     ages_days: tuple[float, ...] = ()
@@ -66,7 +66,7 @@ class ReadingPlan:
         if sent_at is None:
             return Planned(IMMEDIATE, now)
         overdue = [name for name, age in self.readings if sent_at + age <= now]
-        return Planned(overdue[-1], now) if overdue else self._planned(*self.readings[0], sent_at)
+        return Planned(overdue[-1], now) if overdue else self._plan_at_age(*self.readings[0], sent_at)
 
     def after(self, name: str, since: float, now: float) -> Planned | None:
         """Plan the reading after ``name``, which was requested at ``now``; None after the last."""
@@ -77,13 +77,13 @@ class ReadingPlan:
             later = self.readings[names.index(name) + 1 :]
         else:  # the immediate reading, or one of an earlier configuration
             later = tuple(each for each in self.readings if since + each[1] > now)
-        return self._planned(*later[0], since) if later else None
+        return self._plan_at_age(*later[0], since) if later else None
 
-    def _planned(self, name: str, age_seconds: float, since: float) -> Planned:
-        """Round a due time up, though never past the planning deadline."""
-        every = min(ROUNDING_SECONDS, self.readings[0][1] / 24)
+    def _plan_at_age(self, name: str, age_seconds: float, since: float) -> Planned:
+        """Plan a reading at an age. Its due time is rounded up, but never past the planning deadline."""
+        step_seconds = min(ROUNDING_SECONDS, self.readings[0][1] / 24)
         due_at = since + age_seconds
-        rounded = due_at + -due_at % every
+        rounded = due_at + -due_at % step_seconds
         return Planned(name, max(due_at, min(rounded, since + RETENTION_SECONDS - MARGIN_SECONDS)))
 
 
@@ -103,8 +103,8 @@ def count_deferrals(seconds: float) -> int:
 def deferral_seconds(deferrals: int, jitter: random.Random) -> float:
     """Return the delay of a reading that was deferred ``deferrals`` times before.
 
-    It doubles from five seconds to an hour, with a quarter of jitter so that readings deferred together are not all due
-    at once.
+    It doubles from five seconds to an hour. A random part of up to a quarter is subtracted, so that readings that were
+    deferred together are not all due at once.
     """
     delay = min(DEFERRAL_FIRST_SECONDS * 2.0 ** min(deferrals, 20), DEFERRAL_MAX_SECONDS)
     return delay * jitter.uniform(0.75, 1.0)
