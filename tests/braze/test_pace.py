@@ -62,7 +62,7 @@ def test_the_pace_is_kept_within_two_percent(rate):
 
 
 def test_no_queue_remains_if_responses_are_fast():
-    """If the pace does not limit the requests, nearly all workers have one in flight."""
+    """If the pace does not limit the requests, nearly all of 64 clients have one in flight."""
 
     async def most_in_flight() -> int:
         pacer = make_pacer(VirtualClock(), max_rate=100_000.0)

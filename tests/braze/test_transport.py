@@ -228,7 +228,7 @@ async def test_an_id_with_any_characters_is_one_value_of_the_query(send_id, sent
 
 
 async def test_a_proxy_never_receives_the_key():
-    """It is asked for a tunnel with its own password only. An endpoint on this machine is reached without it."""
+    """It receives a request for a tunnel, with its own password only. Requests to this machine do not use it."""
     refuse, answer = (
         answer_with(build_response(b"", status="403 Forbidden")),
         answer_with(build_response(GOOD), then="keep"),

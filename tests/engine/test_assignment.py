@@ -13,7 +13,7 @@ OWNERS = st.lists(st.text(max_size=8), unique=True, min_size=1, max_size=6)
 
 
 @given(WORKSPACES, OWNERS)
-def test_each_workspace_has_exactly_one_server(workspaces, owners):
+def test_each_workspace_has_exactly_one_owner(workspaces, owners):
     """The shares of all owners are disjoint, and together they are all workspaces."""
     shares = {owner: assign(workspaces, owners, owner) for owner in owners}
     assert sorted(name for share in shares.values() for name in share) == sorted(workspaces)
@@ -33,7 +33,7 @@ def test_all_processes_agree(workspaces, owners, random):
 
 @given(WORKSPACES, OWNERS, st.data())
 def test_only_the_workspaces_of_an_owner_that_leaves_move(workspaces, owners, data):
-    """Read backwards, an owner that joins takes only its own share."""
+    """The others keep their workspaces. Likewise, an owner that joins takes only its own share from them."""
     leaver = data.draw(st.sampled_from(owners))
     rest = [each for each in owners if each != leaver]
     for name in workspaces if rest else ():
@@ -42,7 +42,7 @@ def test_only_the_workspaces_of_an_owner_that_leaves_move(workspaces, owners, da
 
 
 @given(WORKSPACES, OWNERS)
-def test_a_process_that_is_no_owner_serves_nothing(workspaces, owners):
+def test_a_process_that_is_not_an_owner_serves_nothing(workspaces, owners):
     """A process whose registration has ended leaves its workspaces to the others."""
     assert assign(workspaces, owners, "not among " + "".join(owners)) == set()
     assert assign(workspaces, [], owners[0]) == set()
@@ -50,7 +50,7 @@ def test_a_process_that_is_no_owner_serves_nothing(workspaces, owners):
 
 @pytest.mark.parametrize("workspace", ["w{}", "client-{}-production", "{:08}"])
 def test_shares_are_nearly_even(workspace):
-    """Of 2,000 workspaces, each of four owners serves 500, give or take five standard deviations."""
+    """Of 2,000 workspaces, each of four owners serves 500, within five standard deviations."""
     owners = ["3f9c2a7d1b", "harvester-0", "harvester-1", "harvester-2"]
     shares = Counter(find_owner(workspace.format(number), owners) for number in range(2000))
     assert set(shares) == set(owners)
@@ -58,6 +58,6 @@ def test_shares_are_nearly_even(workspace):
 
 
 def test_the_assignment_never_changes():
-    """Two versions of harvester agree on it while one replaces the other."""
+    """Two versions of harvester agree on the assignment while one replaces the other."""
     servers = [find_owner(f"w{number}", ["a", "b", "c"]) for number in range(12)]
     assert "".join(servers) == "cacababcbacc"

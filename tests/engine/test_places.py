@@ -114,7 +114,7 @@ def test_a_full_share_stops_only_the_workspaces_of_the_place_that_fails(tmp_path
 
 
 def test_a_place_that_was_never_reached_holds_up_only_its_own_workspaces(tmp_path):
-    """Nothing of them is requested until the place is attached, since nobody knows which dataset it contains."""
+    """None of their readings is requested until the place is attached, because its dataset is not known before."""
 
     async def story() -> None:
         async with serve(tmp_path, ["a", "b"], places={"a": "a"}, unavailable={"a": FULL}) as scene:

@@ -218,7 +218,7 @@ def test_a_workspace_that_waits_is_left_to_its_service(tmp_path):
     run_story(story)
 
 
-def test_a_run_is_a_guest(tmp_path):
+def test_a_run_takes_no_share_of_the_workspaces(tmp_path):
     """A run on the ledger of a service reads its own pairs of any workspace, and the service keeps all of its share."""
 
     async def story() -> None:

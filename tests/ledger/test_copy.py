@@ -79,7 +79,7 @@ async def test_a_copy_has_every_row_and_continues(original, location, tmp_path, 
 
 
 async def test_a_ledger_cannot_be_used_after_it_was_copied(original, location, tmp_path):
-    """A forgotten process would capture everything once more. To use it again, one copies it once more."""
+    """A process that still uses the original is refused. Only another copy of it, or of the copy, can be used."""
     async with await Ledger.open(original, clock=CLOCK) as forgotten:
         await Ledger.copy(original, location, clock=CLOCK, show=show)
         with pytest.raises(LedgerError, match=r"original\.db was copied elsewhere .* name the copy with --state"):

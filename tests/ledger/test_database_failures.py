@@ -224,7 +224,7 @@ async def test_a_ledger_continues_on_a_synchronous_standby_that_is_promoted(monk
 
 @pytest.mark.long
 def test_a_transaction_of_a_promoted_standby_is_not_taken_for_an_earlier_one_with_its_id():
-    """A standby gives an id again whose transaction it never received, so the answer would be wrong."""
+    """A promoted standby may reuse an id whose transaction it never received, so it cannot tell which one is meant."""
     with replicated_servers() as (primary, standby, location):
         backend = PostgreSQL(location)
         engine = backend.connect(read_only=False)
@@ -297,7 +297,7 @@ async def test_a_process_that_ends_does_not_wait_for_the_server(postgresql, data
 
 @pytest.mark.long
 async def test_a_process_that_ends_gives_up_once_for_all_that_waits(postgresql, database_url, monkeypatch):
-    """Where each attempt takes seconds, neither the number of attempts nor that of callers adds up."""
+    """Each attempt may take seconds, so once one caller has given up, the others fail without an attempt."""
     attempts, connect = [], WatchedConnection.connect
     clock = SettableClock(NOW)
     async with await Ledger.open(database_url, clock=clock) as ledger:

@@ -129,7 +129,7 @@ async def test_a_process_that_was_thought_dead_is_refused_before_it_writes(locat
 
 @pytest.mark.long  # it waits for two seconds
 async def test_a_contract_phase_does_not_overlap_another_transaction(database_url):
-    """It gives up while one is open that may be of an earlier version. The next attempt succeeds."""
+    """It fails while a transaction is open that may be of an earlier version. The next attempt succeeds."""
     async with await Ledger.open(database_url, clock=CLOCK) as old:
         await old.batches.register()
         with next_version():
@@ -238,7 +238,7 @@ async def test_a_migration_that_is_cut_off_changes_nothing_and_is_repeated(postg
 
 
 async def test_a_ledger_that_is_not_migrated_completely_is_not_copied(location, tmp_path):
-    """Neither one with more than this version knows, nor one with something that a contract phase will change."""
+    """A ledger of a newer schema is refused, and so is one whose contract phase is pending."""
     async with await Ledger.open(location, clock=CLOCK) as old:
         await old.batches.register()
         with next_version():

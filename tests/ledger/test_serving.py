@@ -10,18 +10,18 @@ NOW = 1_767_225_600.0
 
 
 async def test_only_living_owners_that_serve_are_listed(location):
-    """A run is a guest, a service that stops leaves at once, and one that dies leaves with its lease."""
+    """A run is not listed, nor a service that has stopped, nor one that has died, once its lease has ended."""
     clock = SettableClock(NOW)
     async with (
         await Ledger.open(location, clock=clock) as one,
         await Ledger.open(location, clock=clock) as other,
-        await Ledger.open(location, clock=clock) as guest,
+        await Ledger.open(location, clock=clock) as run,
     ):
-        await guest.batches.recover()
+        await run.batches.recover()
         for each in (one, other):
             await each.batches.join_replicas()
         expected = sorted([one.batches.owner, other.batches.owner])
-        assert await guest.batches.list_replicas() == await one.batches.list_replicas() == expected
+        assert await run.batches.list_replicas() == await one.batches.list_replicas() == expected
         pass_time(location, clock, LEASE_SECONDS - 1)
         assert await one.batches.renew()
         pass_time(location, clock, 2)
@@ -58,7 +58,7 @@ async def test_a_workspace_counts_as_served_for_a_time(location):
 
 
 async def test_a_workspace_is_unserved_once_something_was_due_for_two_minutes(location):
-    """What was enqueued or fell due just now, is served, or is left by a service that is alone, is not unserved."""
+    """It is not if its readings fell due just now, if it counts as served, or if only one service uses the ledger."""
     clock = SettableClock(NOW)
     async with await Ledger.open(location, clock=clock) as one, await Ledger.open(location, clock=clock) as other:
         names = ["busy", "late", "later", "new"]
