@@ -58,7 +58,7 @@ class Refusals:
         """The refusals since the last capture, except those of ``_wrong_campaigns``."""
         self._refused_campaigns: dict[str, None] = {}
         self._wrong_campaigns: dict[str, None] = {}
-        """Campaigns that were refused before trust was restored, so their ids are wrong. Their refusals cause no doubt."""
+        """Campaigns that were refused before trust was restored: their ids are wrong. Their refusals cause no doubt."""
         self._probing = False
         self._nearest = True
         self._refused_probes = 0

@@ -32,7 +32,7 @@ class Claimed:
 
 @dataclass(slots=True)
 class _PendingClaim:
-    """What a lane needs. ``deadline`` is that of its workspace's last claimed reading: those still due come after it."""
+    """What a lane needs. ``deadline`` is that of its workspace's last claimed reading: due ones come after it."""
 
     limit: int
     probe: Probe | None

@@ -84,7 +84,7 @@ class TransactionStart(NamedTuple):
 
 
 class Owner(Protocol):
-    """This process as one of the owners of leases. It knows which other owners have ended."""
+    """The owner of this process's leases, which finds out which other owners have ended."""
 
     name: str
 
