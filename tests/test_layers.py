@@ -10,7 +10,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "model": 0, "errors": 0, "text": 0, "clock": 0, "private_files": 0, "signals": 0,
     "histogram": 0,
-    "books": 1, "place": 1, "schedule": 1, "causes": 1, "health": 1, "observability": 1,
+    "books": 1, "place": 1, "schedule": 1, "causes": 1, "condition": 1, "observability": 1,
     "settings": 2, "formatting": 2,
     "storage": 3, "datasets": 3, "simulator": 3,
     "sources": 4, "ledger": 4, "braze": 4,

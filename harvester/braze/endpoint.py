@@ -13,8 +13,8 @@ from harvester.braze.in_flight import InFlight
 from harvester.braze.pacer import Pacer
 from harvester.braze.refusals import WRONG_IDS_HINT, Refusals, Trust, keep_newest
 from harvester.clock import Clock
+from harvester.condition import HOLD_DESCRIPTIONS, Failing
 from harvester.errors import ExchangeError
-from harvester.health import HOLD_DESCRIPTIONS, Failing
 from harvester.model import DAY_SECONDS, Pair
 
 log = structlog.get_logger()

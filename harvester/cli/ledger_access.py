@@ -179,7 +179,7 @@ async def check_new_ledger(location: LedgerLocation, places: Mapping[str, Sequen
     the engine checks them again.
     """
     from harvester.clock import SystemClock
-    from harvester.health import name_workspaces
+    from harvester.condition import name_workspaces
     from harvester.ledger import Ledger
 
     clock = SystemClock()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from harvester.cli.layout import Field, Line, Span, align_fields, fit_fields, join_fields, make_bar, measure, shorten
 from harvester.cli.output import plural
 from harvester.cli.speed import Speed, format_speed
+from harvester.condition import get_hold_severity
 from harvester.formatting import duration, number, time_of_day
-from harvester.health import rate_hold
 
 if TYPE_CHECKING:
     from harvester.commands.capture import WorkspaceProgress
@@ -51,7 +51,7 @@ class Work:
     def slowness(self) -> tuple[int, float, int]:
         """A key to sort by: the most serious hold comes last, then the longest time left."""
         seconds = self.seconds_left if self.seconds_left is not None else float(bool(self.left)) * 1e12
-        return rate_hold(self.hold_cause or None), seconds, self.left
+        return get_hold_severity(self.hold_cause or None), seconds, self.left
 
 
 class CaptureWork:

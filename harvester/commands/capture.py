@@ -12,10 +12,10 @@ from functools import partial
 from harvester.braze.pace_state import PaceState
 from harvester.commands.enqueue import enqueue_all
 from harvester.commands.summary import Summary
+from harvester.condition import ConditionLog
 from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
 from harvester.errors import HarvesterError, LedgerError, SinkError
-from harvester.health import ConditionLog
 from harvester.ledger import Ledger
 from harvester.model import SentPair
 from harvester.settings import Settings

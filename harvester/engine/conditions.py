@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from harvester.clock import BrazeClock
+from harvester.condition import OUTAGE_SECONDS, Component, Condition, describe_failed_request
 from harvester.engine.patience import Patience
 from harvester.engine.places import Places
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import WorkspaceAccess
-from harvester.health import OUTAGE_SECONDS, Component, Condition, describe_failed_request
 from harvester.ledger import Ledger
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from harvester.condition import Condition
 from harvester.engine.capacity import Capacity
 from harvester.engine.claims import Claims
 from harvester.engine.committer import Committer
@@ -28,7 +29,6 @@ from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Connect, Workspaces
 from harvester.errors import SinkError
-from harvester.health import Condition
 from harvester.ledger import Ledger
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Changes, Settings
 from harvester.storage import Compression, Sink, share_clients

@@ -11,10 +11,10 @@ import structlog
 from harvester.braze.gate import HALTED_SECONDS, Hold, HoldCause
 from harvester.braze.refusals import Trust
 from harvester.clock import wait_for_event
+from harvester.condition import describe_failed_request
 from harvester.engine.requests import Requests
 from harvester.engine.shared import Shared
 from harvester.engine.workspaces import WorkspaceAccess
-from harvester.health import describe_failed_request
 from harvester.model import Probe
 
 CLAIM_HORIZON_SECONDS = 5.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from harvester.clock import Clock
+from harvester.condition import name_workspaces
 from harvester.errors import PartConflict, SinkError, SinkRefused, UsageError
 from harvester.formatting import quantity
-from harvester.health import name_workspaces
 from harvester.ledger import Ledger
 from harvester.observability.traces import Span
 from harvester.settings import Settings

@@ -12,7 +12,7 @@ import structlog
 
 from harvester.braze.client import Client
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
-from harvester.health import Component, Condition
+from harvester.condition import Component, Condition
 from harvester.ledger import Ledger
 from harvester.model import Outcome, Pair, Released
 

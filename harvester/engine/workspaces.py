@@ -20,7 +20,7 @@ from harvester.braze.refusals import Trust
 from harvester.braze.slots import Slots
 from harvester.braze.transport import BrazeTransport, Transport
 from harvester.clock import BrazeClock, Clock
-from harvester.health import HOLD_DESCRIPTIONS
+from harvester.condition import HOLD_DESCRIPTIONS
 from harvester.histogram import Histogram
 from harvester.settings import Changes, Settings, Workspace, changes
 

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from harvester.clock import Clock
+from harvester.condition import Component, Condition, ConditionLog
 from harvester.engine.engine import Engine
 from harvester.formatting import quantity
-from harvester.health import Component, Condition, ConditionLog
 from harvester.ledger import Ledger
 from harvester.sources.messages.trigger import Trigger
 

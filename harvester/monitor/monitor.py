@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from harvester import __version__
+from harvester.condition import Component, Condition
 from harvester.engine.assignment import list_assigned
 from harvester.engine.engine import Engine
 from harvester.engine.places import Place
-from harvester.health import Component, Condition
 from harvester.ledger import Ledger, Outlook
 from harvester.monitor.activity import ActivityHistory
 from harvester.monitor.history import QuotaHistory

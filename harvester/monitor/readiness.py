@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from harvester.health import Condition, Scope
+from harvester.condition import Condition, Scope
 
 
 def blocking_conditions(conditions: Iterable[Condition], busy: Mapping[str, bool]) -> list[Condition]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harvester.books import Books
+from harvester.condition import Condition, get_hold_severity
 from harvester.formatting import ago, duration, quantity, safe_text
-from harvester.health import Condition, rate_hold
 from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.monitor.activity import Activity
@@ -184,7 +184,7 @@ class Snapshot:
             self.workspaces,
             key=lambda each: (
                 -bool(each.at_risk),
-                -rate_hold(each.hold_cause),
+                -get_hold_severity(each.hold_cause),
                 -each.at_risk,
                 math.inf if each.nearest_deadline is None else each.nearest_deadline,
             ),

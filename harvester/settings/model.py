@@ -5,8 +5,8 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from harvester.condition import name_workspaces
 from harvester.errors import UsageError
-from harvester.health import name_workspaces
 from harvester.place import DatabaseUrl, LedgerLocation
 from harvester.schedule import ReadingPlan
 from harvester.settings.network import NetworkSettings, load_proxy

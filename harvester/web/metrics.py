@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from harvester.health import Component, Scope
+from harvester.condition import Component, Scope
 from harvester.histogram import HistogramState
 from harvester.monitor.snapshot import ReplicasState, Snapshot
 from harvester.web.workspace_metrics import encode_workspace_metrics

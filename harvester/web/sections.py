@@ -6,9 +6,9 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from harvester.books import Books
+from harvester.condition import HOLD_DESCRIPTIONS
 from harvester.errors import format_cause
 from harvester.formatting import ago, day_and_time, iso_time, number, safe_text, time_of_day, volume
-from harvester.health import HOLD_DESCRIPTIONS
 from harvester.ledger import Rejection
 from harvester.monitor.snapshot import ReplicasState, Snapshot, StoreState, TriggerState, WorkspaceState
 from harvester.web import pictures

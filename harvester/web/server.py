@@ -17,9 +17,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from harvester.clock import Clock
+from harvester.condition import MAX_CONDITIONS
 from harvester.errors import HarvesterError, UsageError
 from harvester.formatting import number, safe_text
-from harvester.health import MAX_CONDITIONS
 from harvester.ledger import Reports
 from harvester.monitor.health import SnapshotCache
 from harvester.monitor.snapshot import Snapshot

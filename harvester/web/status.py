@@ -6,8 +6,8 @@ Times are in UTC. Texts from outside are shortened, and secrets in them masked, 
 import json
 from typing import Any
 
+from harvester.condition import MAX_CONDITIONS, Condition
 from harvester.formatting import iso_time, safe_text
-from harvester.health import MAX_CONDITIONS, Condition
 from harvester.ledger import Rejection
 from harvester.monitor.health import Health
 from harvester.monitor.snapshot import (

@@ -14,7 +14,7 @@ from harvester.cli.output import use_color
 from harvester.cli.progress import _draw_beside
 from harvester.cli.progress_lines import CaptureWork, Reading, Work, capture_lines
 from harvester.commands.capture import WorkspaceProgress
-from harvester.health import HOLD_DESCRIPTIONS
+from harvester.condition import HOLD_DESCRIPTIONS
 
 HALF = Work("eu", 1234, 1000, 3000, per_second=78.4, seconds_left=7380.0, spare=4247)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harvester.clock import SystemClock
+from harvester.condition import Component
 from harvester.errors import LedgerError, LedgerLost
-from harvester.health import Component
 from harvester.ledger import Ledger, back_up_ledger
 from harvester.ledger.sqlite import connect
 from harvester.model import BadLine, Pair, SentPair

@@ -9,9 +9,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from harvester.condition import Component
 from harvester.engine.engine import Engine
 from harvester.errors import BrokerError, LedgerError, SinkError
-from harvester.health import Component
 from harvester.ledger import Ledger
 from harvester.model import Pair, SentPair
 from harvester.monitor.conditions import Conditions

@@ -1,7 +1,7 @@
 """A service that captures nothing shows it on the page, in the probes, in the metrics and in the log."""
 
+from harvester.condition import Component
 from harvester.errors import ExchangeError, ExitCode, format_cause
-from harvester.health import Component
 from harvester.ledger import LEASE_SECONDS, Ledger
 from harvester.model import Pair, SentPair
 from harvester.monitor.snapshot import Snapshot, StoreState

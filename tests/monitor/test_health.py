@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from harvester.causes import find_cause
+from harvester.condition import Component, Condition, ConditionLog, Scope
 from harvester.errors import format_cause
-from harvester.health import Component, Condition, ConditionLog, Scope
 from harvester.monitor.readiness import blocking_conditions
 
 NOW = 1_795_527_667.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harvester.health import Component
+from harvester.condition import Component
 from harvester.service import service
 from harvester.signals import stop_on_signals
 from harvester.sources.brokers import Delivery

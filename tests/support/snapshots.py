@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from harvester.books import Books
-from harvester.health import Component, Condition
+from harvester.condition import Component, Condition
 from harvester.histogram import HistogramState
 from harvester.ledger import DayOfDeadlines, Rejection
 from harvester.model import Pair, Verdict

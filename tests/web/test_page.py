@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from harvester.books import Books
 from harvester.braze.pace_state import PaceState
+from harvester.condition import Component, Condition
 from harvester.formatting import compact
-from harvester.health import Component, Condition
 from harvester.ledger import Rejection
 from harvester.model import Pair, Verdict
 from harvester.monitor.health import Health

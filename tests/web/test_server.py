@@ -13,8 +13,8 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from harvester.condition import Component, Condition
 from harvester.errors import LedgerError, UsageError
-from harvester.health import Component, Condition
 from harvester.monitor.snapshot import Snapshot
 from harvester.web import WebServer
 from tests.support import snapshots

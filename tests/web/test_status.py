@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harvester.health import Component, Condition
+from harvester.condition import Component, Condition
 from harvester.ledger import DueCount
 from harvester.monitor.activity import Activity
 from harvester.monitor.health import Health

@@ -16,8 +16,8 @@ from typing import TypeVar
 import structlog
 
 from harvester.clock import BrazeClock
+from harvester.condition import Failing
 from harvester.errors import HarvesterError
-from harvester.health import Failing
 from harvester.observability.traces import begin_span
 from harvester.sources.brokers import Broker, Delivery
 from harvester.sources.importer import EnqueuePairs, TriggerStopped

@@ -4,7 +4,7 @@ The status page, ``/readyz``, the metrics, the alerts and the log use the same c
 each other. Only ``ConditionLog`` reads a clock and keeps state; the rest is pure.
 
 To add a component: add it to ``Component``, and its scope, log events and sentence to the tables below. Let
-``conditions.Conditions`` return a ``Condition`` while the component does not work.
+``monitor.conditions.Conditions`` return a ``Condition`` while the component does not work.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,8 +41,8 @@ _BY_SEVERITY = ("stopping", "rate_limited", "throttled", "overloaded", "refused"
 log = structlog.get_logger()
 
 
-def rate_hold(cause: str | None) -> int:
-    """Return how serious a hold is: 0 for none, and the more the worse, for lists that begin with trouble."""
+def get_hold_severity(cause: str | None) -> int:
+    """Return how serious a hold is: 0 for none, and more for a worse one. Lists sort by it to show problems first."""
     return _BY_SEVERITY.index(cause) + 1 if cause in _BY_SEVERITY else 0
 
 
