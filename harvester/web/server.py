@@ -26,9 +26,9 @@ from harvester.monitor.snapshot import Snapshot
 from harvester.web.connections import Connections, get_connection_limit
 from harvester.web.document import POLICY
 from harvester.web.hosts import is_allowed, list_allowed_hosts
-from harvester.web.lookups import Lookups, respond_with
 from harvester.web.metrics import encode_metrics
 from harvester.web.page import render_page, render_workspace_page
+from harvester.web.search_handlers import SearchHandlers, respond_with
 from harvester.web.search_limit import RETRY_AFTER_SECONDS, SearchesBusy, SearchLimit
 from harvester.web.status import encode_status
 
@@ -73,7 +73,7 @@ class WebServer:
         self._port = port
         reading = asyncio.Lock()
         self._snapshots = SnapshotCache(take_snapshot, clock, reading)
-        self._lookups = None if reports is None else Lookups(reports, served, SearchLimit(reading))
+        self._search_handlers = None if reports is None else SearchHandlers(reports, served, SearchLimit(reading))
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._connections = Connections(get_connection_limit())
@@ -90,8 +90,8 @@ class WebServer:
                 web.get("/api/status.json", self._status),
             ]
         )
-        if self._lookups is not None:
-            app.add_routes(self._lookups.routes())
+        if self._search_handlers is not None:
+            app.add_routes(self._search_handlers.routes())
         app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(
             app, access_log=None, logger=_MALFORMED_REQUESTS, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=1
@@ -156,7 +156,7 @@ class WebServer:
     async def _page(self, request: web.Request) -> web.Response:
         health, now = await self._snapshots.get(), self._clock.wall()
         if (name := request.query.get("workspace")) is not None:
-            planned = [] if self._lookups is None else await self._lookups.list_planned(name)
+            planned = [] if self._search_handlers is None else await self._search_handlers.list_planned(name)
             return respond_with(render_workspace_page(health, name, planned, now=now))
         return respond_with(render_page(health, now=now, pattern=request.query.get("filter", "")))
 

@@ -13,7 +13,7 @@ from harvester.books import Books
 from harvester.clock import SystemClock
 from harvester.ledger import FailedPair, Ledger
 from harvester.model import Batch, Pair, ReadingOutcome, Rejected, SentPair
-from harvester.web import WebServer, lookups
+from harvester.web import WebServer, search_handlers
 from harvester.web.failures import COLUMNS, encode_csv, list_groups, render_failures
 from tests.support import snapshots
 from tests.support.ledger_file import explained, recorded_statements
@@ -77,7 +77,7 @@ async def test_each_reason_has_its_command_and_its_pairs_in_pages(http, server):
 
 async def test_the_csv_has_every_failed_pair_and_can_be_used_as_a_list(http, server, monkeypatch):
     """The CSV has every failed pair, also of many pages, and no detail is a formula in a spreadsheet."""
-    monkeypatch.setattr(lookups, "CSV_PAIRS", 40)
+    monkeypatch.setattr(search_handlers, "CSV_PAIRS", 40)
     status, text = await get(http, server, "/rejections.csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert (status, text.splitlines()[0], len(rows)) == (200, ",".join(COLUMNS), 152)
@@ -135,13 +135,13 @@ def test_half_a_character_from_outside_breaks_no_csv():
 
 async def test_a_csv_that_breaks_off_is_no_complete_response(http, server, ledger, monkeypatch):
     """If the ledger is lost during the download, a program gets an error and not a shorter list."""
-    encode = lookups.encode_csv
+    encode = search_handlers.encode_csv
 
     def encode_and_lose_the_ledger(*arguments, **options):
         if ledger.location.exists():
             ledger.location.rename(ledger.location.with_name("moved.db"))
         return encode(*arguments, **options)
 
-    monkeypatch.setattr(lookups, "encode_csv", encode_and_lose_the_ledger)
+    monkeypatch.setattr(search_handlers, "encode_csv", encode_and_lose_the_ledger)
     with pytest.raises(aiohttp.ClientPayloadError):
         await get(http, server, "/rejections.csv")

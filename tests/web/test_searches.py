@@ -92,7 +92,7 @@ async def test_a_search_is_refused_while_another_runs(http, server, monkeypatch)
     await get(http, server, "/readyz")  # the page of a workspace needs a snapshot
     ends = asyncio.Event()
     async with asyncio.TaskGroup() as others:
-        others.create_task(server._lookups._limit.run(ends.wait))
+        others.create_task(server._search_handlers._limit.run(ends.wait))
         for path in ("/sends?q=s", "/rejections", "/rejections.csv", "/?workspace=eu"):
             async with http.get(server.url + path) as refused:
                 assert (refused.status, refused.headers.get("Retry-After")) == (503, "5"), path

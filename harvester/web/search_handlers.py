@@ -1,4 +1,4 @@
-"""Answers requests that search the ledger: for a send, and for rejected and expired pairs. It only reads."""
+"""Handles requests that search the ledger: for a send, and for rejected and expired pairs. It only reads."""
 
 import contextlib
 from collections.abc import AsyncIterator, Collection
@@ -19,7 +19,7 @@ CSV_PAIRS = 1000
 """How many pairs are read from the ledger at once."""
 
 
-class Lookups:
+class SearchHandlers:
     """The handlers of ``/sends``, ``/rejections`` and ``/rejections.csv``.
 
     They raise ``LedgerError``, ``SearchesBusy`` and ``TimeoutError``.
