@@ -98,7 +98,7 @@ def _replica_lines(replicas: "Replicas") -> list[str]:
     ]
     if replicas.unserved:
         names = output.quote(replicas.unserved)
-        lines.append(f"unserved   {names}: readings are due, but no replica has sent a request for two minutes")
+        lines.append(f"unserved   {names}: readings have been due for two minutes, but no replica requests them")
     return lines
 
 

@@ -29,7 +29,7 @@ from harvester.ledger.plans import list_planned_workspaces
 from harvester.ledger.schema import owners, pairs, services
 
 UNSERVED_SECONDS = 120.0
-"""A workspace with something due is unserved after this time without a request, unless it is held."""
+"""How long readings are due, and how long a workspace counts as served: see ``Replicas.unserved``."""
 
 _SET_SERVES = (
     update(owners)
@@ -48,8 +48,9 @@ _LIST_REPLICAS = (
 class Replicas:
     """The living owners that serve workspaces, the workspaces that have a plan, and those that are unserved.
 
-    A workspace is unserved if something of it was due for ``UNSERVED_SECONDS``, and it does not count as served. If
-    fewer than two owners serve, nobody records what is served, and ``unserved`` is empty.
+    A workspace is *unserved* if a reading of it has been due for ``UNSERVED_SECONDS``, and no owner has sent a request
+    for it or held its requests in that time, so that it does not count as served. If fewer than two owners serve,
+    nobody records what is served, and ``unserved`` is empty.
     """
 
     owners: Sequence[str] = ()

@@ -137,7 +137,7 @@ class StoreState:
 class ReplicasState:
     """The replicas that share the ledger: this one, and how many workspaces are assigned to each.
 
-    ``unserved`` are workspaces with due readings for which no replica has sent a request for two minutes.
+    ``unserved`` names the unserved workspaces, as ``ledger.Replicas`` defines them.
     """
 
     own: str = ""

@@ -77,7 +77,7 @@ def _collect_replicas(replicas: ReplicasState) -> Iterator[Metric]:
     yield _make_gauge("replicas", help_text, (), [((), len(replicas.assigned))])
     help_text = "Workspaces that are assigned to this replica."
     yield _make_gauge("assigned_workspaces", help_text, (), [((), replicas.assigned.get(replicas.own, 0))])
-    help_text = "Workspaces with due readings for which no replica has sent a request for two minutes."
+    help_text = "Workspaces whose readings have been due for two minutes, but no replica requests them."
     yield _make_gauge("unserved_workspaces", help_text, (), [((), len(replicas.unserved))])
 
 

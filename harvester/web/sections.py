@@ -184,7 +184,7 @@ def render_replicas(replicas: ReplicasState) -> Markup:
     if replicas.unserved:
         figures.append(("unserved", number(len(replicas.unserved)), True))
     names = ", ".join(safe_text(each) for each in replicas.unserved[:MAX_LINES])
-    unserved = f"Readings are due, but no replica has sent a request for two minutes: {names}" if names else ""
+    unserved = f"Readings have been due for two minutes, but no replica requests them: {names}" if names else ""
     return Markup('<section class="replicas"><h2>Workspaces of each replica</h2>{}<p>{}</p></section>').format(
         _render_figures(figures), unserved
     )

@@ -224,5 +224,5 @@ def test_workspaces_that_no_replica_serves_are_named():
     """The page names them, the metrics count them."""
     replicas = ReplicasState("a", {"a": 1, "b": 1}, ("<eu>", "us"))
     snapshot = replace(snapshots.healthy(), replicas=replicas)
-    assert "no replica has sent a request for two minutes: <eu>, us" in text(snapshot)
+    assert "due for two minutes, but no replica requests them: <eu>, us" in text(snapshot)
     assert "harvester_unserved_workspaces 2.0" in encode_metrics(snapshot, "")[0].decode()
