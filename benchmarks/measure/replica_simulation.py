@@ -47,7 +47,7 @@ SCENES: dict[str, Scene] = {
 QUICK = replace(_LARGE, workspaces=200, replicas=4, max_sealed_bytes=16 << 20)
 
 PART = 100
-_FLEET = Scene(
+_HUNDREDTH = Scene(
     workspaces=10_000 // PART,
     replicas=1,
     days=20,
@@ -73,7 +73,11 @@ class Factor:
 
 FACTORS = (
     Factor(
-        "sends a day in 10,000 workspaces", 1e6, 1e7, 1e9, lambda sends: replace(_FLEET, sends_per_day=sends / 10_000)
+        "sends a day in 10,000 workspaces",
+        1e6,
+        1e7,
+        1e9,
+        lambda sends: replace(_HUNDREDTH, sends_per_day=sends / 10_000),
     ),
     Factor(
         "sends a day in one workspace, a quarter of its quota used by live sending",
@@ -87,14 +91,14 @@ FACTORS = (
         25,
         25,
         100,
-        lambda share: replace(_FLEET, live_shares=(share / 100, share / 100)),
+        lambda share: replace(_HUNDREDTH, live_shares=(share / 100, share / 100)),
     ),
     Factor(
         "workspaces of each replica, on a ledger without a limit",
         500,
         500,
         1e6,
-        lambda count: replace(_FLEET, replica_rate=900 * _FLEET.workspaces / count, ledger_rate=math.inf),
+        lambda count: replace(_HUNDREDTH, replica_rate=900 * _HUNDREDTH.workspaces / count, ledger_rate=math.inf),
     ),
     Factor(
         "replicas of 20 that die at once and do not return",
@@ -102,7 +106,7 @@ FACTORS = (
         1,
         19,
         lambda count: replace(
-            _FLEET,
+            _HUNDREDTH,
             replicas=20,
             replica_rate=900 / PART,
             deaths=(Deaths(_OUTAGE_DAY * DAY_SECONDS, round(count), math.inf),),
@@ -113,21 +117,21 @@ FACTORS = (
         0,
         6,
         72,
-        lambda hours: replace(_FLEET, deaths=(Deaths(_OUTAGE_DAY * DAY_SECONDS, 1, hours * HOUR_SECONDS),)),
+        lambda hours: replace(_HUNDREDTH, deaths=(Deaths(_OUTAGE_DAY * DAY_SECONDS, 1, hours * HOUR_SECONDS),)),
     ),
     Factor(
         "hours without the ledger",
         0,
         6,
         72,
-        lambda hours: replace(_FLEET, ledger_outage=Outage.at(_OUTAGE_DAY, hours=hours)),
+        lambda hours: replace(_HUNDREDTH, ledger_outage=Outage.at(_OUTAGE_DAY, hours=hours)),
     ),
     Factor(
         "hours without the place",
         0,
         6,
         96,
-        lambda hours: replace(_FLEET, place_outage=Outage.at(_OUTAGE_DAY, hours=hours)),
+        lambda hours: replace(_HUNDREDTH, place_outage=Outage.at(_OUTAGE_DAY, hours=hours)),
     ),
 )
 

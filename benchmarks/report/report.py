@@ -349,7 +349,7 @@ TITLES = {
     "default_rate": "Cost at the default quota", "ledger_growth": "Ledger growth",
     "ledger_databases": "The ledger in PostgreSQL", "ledger_size": "Size of the ledger",
     "soak": "Months of service",
-    "replica_simulation": "Replicas in virtual time", "replica_faults": "Replicas with random faults",
+    "replica_simulation": "Replicas, simulated", "replica_faults": "Replicas with random faults",
     "replicas": "Replicas",
     "latest_view": "Latest view",
 }  # fmt: skip
