@@ -175,7 +175,7 @@ def _find_dataset(location: LedgerLocation, place: str) -> str:
     name = open_sink(place).place
     dataset_id = ledger_access.with_ledger(location, lambda ledger: ledger.reports.find_dataset(name))
     if dataset_id is None:
-        raise UsageError(f"--place: the ledger {location} knows no dataset in {name}; name the out of a workspace")
+        raise UsageError(f"--place: the ledger {location} has never used {name}; name the place (out) of a workspace")
     return dataset_id
 
 

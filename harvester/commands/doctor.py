@@ -109,7 +109,7 @@ def _describe_proxy(settings: Settings) -> str | None:
         unset = settings.proxy.get_secret_value() == FROM_ENVIRONMENT
         return "buckets are reached directly" + (", since HTTPS_PROXY is not set" if unset else "")
     excluded = f", except for {', '.join(proxy.excluded)}" if proxy.excluded else ""
-    return f"buckets are to be reached through {proxy.address}{excluded}"
+    return f"buckets are reached through {proxy.address}{excluded}"
 
 
 async def _check_ledger(location: LedgerLocation, clock: Clock) -> tuple[str, str]:

@@ -44,17 +44,17 @@ async def check_workspace(name: str, settings: Settings, clock: Clock) -> list[F
     try:
         nonexistent = Pair(name, "harvester-doctor", "harvester-doctor")
         dated = DatedTransport(transport, braze)
-        answer = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
-        text = scrub_foreign(answer.body[:16_384].decode("utf-8", "replace"))
+        response = await dated.send_series(nonexistent, length_days=1, ending_at=clock.wall())
+        text = scrub_foreign(response.body[:16_384].decode("utf-8", "replace"))
     except ExchangeError as error:
         return [found("endpoint", ok=False, text=f"no response from {address} ({error}); {_advise(error, proxy)}")]
     finally:
         await transport.close()
         await connections.close()
-    findings = [found("endpoint", ok=True, text=f"{address} responds"), _check_key(found, answer, text)]
-    if classify_status(answer.status) is not Meaning.HALTED:  # a refused key has no quota
-        findings.append(_check_quota(found, answer))
-    return [*findings, _check_clock(found, answer, clock, braze)]
+    findings = [found("endpoint", ok=True, text=f"{address} responds"), _check_key(found, response, text)]
+    if classify_status(response.status) is not Meaning.HALTED:  # a refused key has no quota
+        findings.append(_check_quota(found, response))
+    return [*findings, _check_clock(found, response, clock, braze)]
 
 
 def _advise(error: ExchangeError, proxy: Proxy | None) -> str:
@@ -64,27 +64,28 @@ def _advise(error: ExchangeError, proxy: Proxy | None) -> str:
     return f"check the endpoint,{through} the network and this machine's clock"
 
 
-def _check_key(found: CreateFinding, answer: Response, text: str) -> Finding:
-    match classify_status(answer.status):
+def _check_key(found: CreateFinding, response: Response, text: str) -> Finding:
+    match classify_status(response.status):
         case Meaning.HALTED:
             advice = "check its endpoint, its permission sends.data_series, and its allowed IP addresses"
-            return found("key", ok=False, text=f"status {answer.status}: {text}; {advice}")
-        case Meaning.SUCCESS | Meaning.REJECTED if answer.status != 404:
-            return found("key", ok=True, text=f"accepted (status {answer.status} for a campaign that does not exist)")
+            return found("key", ok=False, text=f"status {response.status}: {text}; {advice}")
+        case Meaning.SUCCESS | Meaning.REJECTED if response.status != 404:
+            return found("key", ok=True, text=f"accepted (status {response.status} for a campaign that does not exist)")
         case _:
-            return found("key", ok=False, text=f"unknown: status {answer.status}: {text}")
+            advice = "check the endpoint, or try again later"
+            return found("key", ok=False, text=f"cannot be checked: status {response.status}: {text}; {advice}")
 
 
-def _check_quota(found: CreateFinding, answer: Response) -> Finding:
-    quota = answer.quota
+def _check_quota(found: CreateFinding, response: Response) -> Finding:
+    quota = response.quota
     if quota.limit is None or quota.remaining is None:
         return found("quota", ok=False, text="no rate limit in the response; the pace will be --max-rate")
     return found("quota", ok=True, text=f"{quota.remaining} of {quota.limit} requests left in this window")
 
 
-def _check_clock(found: CreateFinding, answer: Response, machine: Clock, braze: BrazeClock) -> Finding:
+def _check_clock(found: CreateFinding, response: Response, machine: Clock, braze: BrazeClock) -> Finding:
     """Compare the machine's clock with Braze's."""
-    if answer.quota.server_time is None:
+    if response.quota.server_time is None:
         return found("clock", ok=False, text="the response has no Date header, so Braze's time is unknown")
     seconds = machine.wall() - braze.wall()
     if abs(seconds) <= LARGE_DIFFERENCE_SECONDS:

@@ -52,7 +52,9 @@ class Settings(NetworkSettings):
     @classmethod
     def _check_not_empty(cls, value: dict[str, Workspace]) -> dict[str, Workspace]:
         if not value:
-            raise ValueError("no workspace is configured")
+            raise ValueError(
+                "no workspace is configured; add a table such as [workspaces.eu], or a key file to api_key_dir"
+            )
         return value
 
     @field_validator("workspaces", "triggers")

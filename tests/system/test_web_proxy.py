@@ -163,7 +163,7 @@ async def test_a_capture_reaches_braze_and_the_bucket_through_a_proxy_with_a_pas
         harvester.env["AWS_ENDPOINT_URL"] = f"https://{STORE_HOST}:{store_port}"
         code, out, err = await harvester.run("doctor")
         assert code == 0, out + err
-        assert f"buckets are to be reached through {proxy.password}\n" in out
+        assert f"buckets are reached through {proxy.password}\n" in out
         assert f" through {proxy.password} responds\n" in out
         code, out, err = await harvester.run("run", "p.csv")
         assert code == 0, out + err
