@@ -136,5 +136,5 @@ def _count_lines(
         ),
         output.clock_line(difference),
         *([f"enqueued   {done.enqueued}; harvester run captures them"] if done.enqueued else []),
-        *output.list_lines(listed, rejects),
+        *output.describe_list(listed, rejects),
     ]

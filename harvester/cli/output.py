@@ -123,15 +123,15 @@ def limit_lines(label: str, lines: Sequence[str]) -> list[str]:
     return [*shown, f"{label:<10} {plural(more, 'more workspace')}; --json lists all"] if more > 0 else shown
 
 
-def list_lines(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
+def describe_list(listed: "Input", rejects: "RejectsFile", *, see_file: bool = True) -> list[str]:
     """Return what was read, not read or skipped in a list, and its notes. ``see_file`` names the file of rejects."""
     where = str(rejects.file) if see_file and rejects.file else None
     unread = unread_lines(rejects.count, listed.lines, rejects.reasons, where=where)
     notes = note_lines([*listed.notes, *rejects.notes])
-    return [*read_lines(listed.formats), *unread, *skipped_lines(listed.skipped), *notes]
+    return [*describe_formats(listed.formats), *unread, *skipped_lines(listed.skipped), *notes]
 
 
-def read_lines(formats: Sequence[str]) -> list[str]:
+def describe_formats(formats: Sequence[str]) -> list[str]:
     """Return what was read: a line for each list."""
     return [f"read       {printable(each)}" for each in formats]
 

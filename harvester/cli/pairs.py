@@ -71,7 +71,7 @@ def enqueue(
         )
         output.print_lines([text], err=True)
     notes = output.note_lines([*listed.notes, *rejects.notes])
-    output.print_lines([*output.read_lines(listed.formats), *output.skipped_lines(listed.skipped), *notes])
+    output.print_lines([*output.describe_formats(listed.formats), *output.skipped_lines(listed.skipped), *notes])
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 
@@ -235,5 +235,5 @@ def _remove_listed(location: LedgerLocation, listed: "Input", rejects_file: Path
     read, removed = ledger_access.with_ledger(location, remove_all)
     rest = "; the others are not in the ledger, or are being read now: repeat the command in a minute"
     click.echo(f"removed {removed} of {output.plural(read, 'pair')}{rest if removed < read else ''}")
-    output.print_lines(output.list_lines(listed, rejects))
+    output.print_lines(output.describe_list(listed, rejects))
     sys.exit(ExitCode.PARTIAL if rejects.count or removed < read else ExitCode.COMPLETE)

@@ -77,7 +77,7 @@ def plan(
         output.print_json(asdict(estimate) | counts | unread | {"lists": listed.formats, "notes": listed.notes})
     else:
         lines = estimate_lines(estimate, **counts, limit=arguments["limit"])
-        output.print_lines([*lines, *output.list_lines(listed, rejects, see_file=False)])
+        output.print_lines([*lines, *output.describe_list(listed, rejects, see_file=False)])
     sys.exit(ExitCode.PARTIAL if rejects.count else ExitCode.COMPLETE)
 
 

@@ -109,7 +109,7 @@ def _problem_lines(done: "Summary") -> list[str]:
     if done.unstored:
         batches = output.plural(done.unstored, "batch waits", "batches wait")
         lines.append(f"sealed     {batches} to be stored: run the same command again")
-    lines += output.read_lines(done.formats)
+    lines += output.describe_formats(done.formats)
     lines += output.unread_lines(done.bad_lines, done.lines, done.reasons, where=done.rejects_file)
     lines += output.skipped_lines(done.skipped)
     lines += output.note_lines(done.notes)

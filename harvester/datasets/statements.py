@@ -62,13 +62,13 @@ def _build_newest_rows(dialect: Dialect, columns: Sequence[Column], source: str)
     return (
         f"SELECT {_list_names(dialect, columns)}\nFROM (\n"  # noqa: S608 - quoted
         f"  SELECT *, row_number() OVER (\n    PARTITION BY {keys}\n    ORDER BY CASE\n"
-        f"      WHEN {_build_counted(dialect, columns)}\n      THEN 0 ELSE 1 END,\n"
+        f"      WHEN {_build_nonzero_test(dialect, columns)}\n      THEN 0 ELSE 1 END,\n"
         f"      {captured_at} DESC, {batch_id} DESC\n  ) AS newest\n  FROM {source}\n) AS ranked\nWHERE newest = 1"
     )
 
 
-def _build_counted(dialect: Dialect, columns: Sequence[Column]) -> str:
-    """Return the condition that a counter of a row is not 0. It is null or false if there is none."""
+def _build_nonzero_test(dialect: Dialect, columns: Sequence[Column]) -> str:
+    """Return the SQL that tests whether any counter of a row is not 0. It is null or false if none is."""
     tests = []
     for each in columns:
         if each.name == UNRECOGNIZED:
@@ -95,7 +95,6 @@ def _build_merge(kind: str, dialect: Dialect, columns: Sequence[Column], table: 
     values = textwrap.fill(
         ", ".join(f"s.{name}" for name in _quote_names(dialect, columns)), 116, subsequent_indent="    "
     )
-    changed = f" AND t.{dialect.quote_name('batch_id')} <> s.{dialect.quote_name('batch_id')}"
     changed = f"t.{dialect.quote_name('batch_id')} <> s.{dialect.quote_name('batch_id')}"
     created = f"CREATE TABLE IF NOT EXISTS {latest} (\n{dialect.define_columns(columns)}\n){dialect.latest_end};\n\n"
     if kind == "redshift":
@@ -123,7 +122,7 @@ def _build_replacing_table(dialect: Dialect, columns: Sequence[Column], table: s
     names, latest = _list_names(dialect, columns), f"{table}_latest"
     keys = ", ".join(f"ifNull({dialect.quote_name(name)}, '')" for name in KEY)
     milliseconds = f"toUnixTimestamp64Milli(parseDateTime64BestEffort({dialect.quote_name('captured_at')}, 3, 'UTC'))"
-    rank = f"if(ifNull({_build_counted(dialect, columns)}, 0), {10**14}, 0)\n    + ifNull({milliseconds}, 0)"
+    rank = f"if(ifNull({_build_nonzero_test(dialect, columns)}, 0), {10**14}, 0)\n    + ifNull({milliseconds}, 0)"
     return (
         f"CREATE TABLE IF NOT EXISTS {latest} (\n{dialect.define_columns(columns)},\n"
         f"  newest UInt64 MATERIALIZED {rank}\n)\nENGINE = ReplacingMergeTree(newest)\nORDER BY ({keys});\n\n"
