@@ -80,9 +80,9 @@ def migrate(location: LedgerLocation) -> None:
     """Upgrade the ledger to the schema of this version, while processes of the previous version use it.
 
     Use it before you replace replicas one after the other. A process that uses a ledger alone upgrades it when it
-    starts. The command adds what this version needs. Once no process of an earlier version runs, this command if you
-    repeat it, or harvester serve after it has run for a day, removes what only they need. After that, you cannot return
-    to them.
+    starts. The command adds what this version needs. Repeat it once no process of an earlier version runs: it then
+    removes what only those versions need, and you cannot return to them. If you do not repeat it, harvester serve does
+    this after it has run for a day.
 
     \b
     Example:

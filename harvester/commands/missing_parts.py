@@ -29,7 +29,7 @@ class Comparison:
         elif self.pruned:
             bound = f" ({quantity(self.pruned, 'older part')} not compared: the ledger no longer lists them)"
         if not self.missing:
-            return f"all {self.compared} stored parts of this ledger exist{bound}"
+            return f"no stored part of this ledger is missing: {self.compared} compared{bound}"
         return (
             f"{len(self.missing)} of {self.compared} stored parts are missing{bound}, the first is {self.missing[0]}; "
             "mount their disk, or restore them from a copy; to capture sends of the last 14 days again, use harvester "
