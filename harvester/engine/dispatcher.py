@@ -1,13 +1,10 @@
-"""Starts a lane for each workspace with due readings.
-
-One query covers all workspaces, so an idle workspace costs nothing, and a message wakes only its own.
-"""
+"""Starts a lane for each workspace with due readings; a message wakes only its own workspace."""
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
 
 from harvester.clock import wait_for_event
+from harvester.engine.due_times import DueTimes
 from harvester.engine.lane import Lane
 from harvester.engine.served_workspaces import ServedWorkspaces
 from harvester.engine.shared import Spawn
@@ -64,11 +61,7 @@ class Dispatcher:
         self.more_pairs = False
         """Whether a run continues when no lane is left, because more pairs will be enqueued. ``finish`` unsets it."""
         self._running = False
-        self._due: dict[str, float] = {}
-        """When the next reading of each workspace falls due, by Braze's clock."""
-        self._poll_at: dict[str, float] = dict.fromkeys(workspaces.names, -math.inf)
-        """When to read the due times of workspaces that may have changed, by the monotonic clock."""
-        self._next_poll = 0.0
+        self._due_times = DueTimes(ledger, workspaces.names)
         self._moves = -1
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -83,26 +76,24 @@ class Dispatcher:
 
         In a run, this starts a lane for each workspace that has none.
         """
-        at = self._clock.monotonic() + LINGER_SECONDS
         for name in names:
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
             elif name not in self._workspaces:
                 continue
             elif self._until_stopped:
-                self._poll_at.setdefault(name, at)
+                self._due_times.expect_change(name, seconds=LINGER_SECONDS)
             elif self._running and not self.stopping:
                 self._start(name)
         self._changed.set()
 
     def refresh(self, names: Iterable[str]) -> None:
         """Read the due times of these workspaces at once: a batch was sealed, or the time was corrected."""
-        now = self._clock.monotonic()
         for name in names:
             if not self._until_stopped and name in self.lanes:
                 self.lanes[name].wake()
             if name in self._workspaces:
-                self._poll_at[name] = now
+                self._due_times.expect_change(name)
         self._changed.set()
 
     def apply(self, changes: Changes) -> None:
@@ -123,7 +114,7 @@ class Dispatcher:
         for name, lane in self.lanes.items():
             lane.reassigned = name not in self._served
             lane.wake(due=True)
-        self._next_poll = 0.0
+        self._due_times.expect_changes()
         self._changed.set()
 
     def drop_lost(self) -> None:
@@ -163,7 +154,7 @@ class Dispatcher:
                 await self._request_time()
             self._check_time()
             self._start_due()
-            await wait_for_event(self._changed, timeout_seconds=self._seconds_to_next_step())
+            await wait_for_event(self._changed, timeout_seconds=self._due_times.seconds_to_next())
             await wait_for_event(self._stopped, timeout_seconds=SPACING_SECONDS)
         if self._until_stopped:
             await self._served.leave()
@@ -172,30 +163,20 @@ class Dispatcher:
             await self._changed.wait()
 
     async def _poll(self) -> bool:
-        """Read the due times of workspaces that changed, every ``POLL_SECONDS`` of all; returns whether of all."""
-        now = self._clock.monotonic()
-        all_ = now >= self._next_poll
-        if all_:
-            self._next_poll = now + (POLL_SECONDS if self._served.alone else SHARED_POLL_SECONDS)
-        names = [name for name, at in self._poll_at.items() if at <= now] if not all_ else list(self._workspaces)
-        for name in names:
-            self._poll_at.pop(name, None)
-        if names:
-            due = await self._ledger.batches.list_due(names)
-            for name in names:
-                self._due.pop(name, None)
-            self._due |= due
-        if all_ and not self._served.alone:
-            wall = self._clock.wall()
-            of_others = [name for name, at in self._due.items() if at <= wall and name not in self._served]
+        """Read the due times that may have changed, every ``POLL_SECONDS`` all; returns whether it read all."""
+        seconds = POLL_SECONDS if self._served.alone else SHARED_POLL_SECONDS
+        read_all = await self._due_times.read(self._workspaces.names, all_seconds=seconds)
+        if read_all and not self._served.alone:
+            of_others = [name for name in self._due_times.list_due() if name not in self._served]
             await self._served.take_over_unserved(of_others)
-        return all_
+        return read_all
 
     async def _request_time(self) -> None:
         """Make a request for the time, if the next step depends on it."""
         if not self._time.may_request_time or not self._workspaces:
             return
-        names = sorted(self._workspaces.names, key=lambda name: name not in self._due)
+        planned = self._due_times.list_planned()
+        names = sorted(self._workspaces.names, key=lambda name: name not in planned)
         first = int(self._clock.monotonic() // POLL_SECONDS) * TIME_PROBES % len(names)
         probed = (names[first:] + names[:first])[:TIME_PROBES]
         await self._time.request_time_if_needed(probed, self._workspaces.find_client)
@@ -208,20 +189,11 @@ class Dispatcher:
 
     def _start_due(self) -> None:
         """Start a lane for each workspace with a due reading, or wake the one that runs."""
-        wall = self._clock.wall()
-        for name in [name for name, at in self._due.items() if at <= wall]:
-            del self._due[name]
+        for name in self._due_times.take_due():
             if name in self.lanes:
                 self.lanes[name].wake(due=True)
             elif name in self._workspaces and name in self._served and not self.stopping:
                 self._start(name)
-
-    def _seconds_to_next_step(self) -> float:
-        """Return the time until the next poll or due time."""
-        now = self._clock.monotonic()
-        poll = min(self._poll_at.values(), default=math.inf)
-        due = min(self._due.values(), default=math.inf) - self._clock.wall()
-        return max(0.0, min(self._next_poll - now, poll - now, due))
 
     def _start(self, name: str) -> None:
         self.lanes[name] = self._make_lane(name)
@@ -236,7 +208,7 @@ class Dispatcher:
             self._served.return_to_owner(name)
             if name in self._workspaces:
                 self._workspaces.get(name)  # it is idle from now on
-                self._poll_at[name] = -math.inf
+                self._due_times.expect_change(name)
             self._changed.set()
         # A run has no poll that would notice pairs that were enqueued while the lane ended.
         again = (lane.retired or lane.more_due) and not self._until_stopped and not self.stopping
