@@ -10,7 +10,8 @@ ledger records at most 4,000 readings a second ("The ledger in PostgreSQL", eigh
 ``final in time`` is the share of sends whose final capture was requested before Braze deletes it. ``alerted`` is the
 share of the others for which an alert paged somebody before that: ``HarvesterPairsAtRisk``, or ``HarvesterDown`` while
 no metrics can be read. ``transactions`` are those of the ledger, by the rules of the engine: a claim at most every
-250 ms, a seal every 1,000 readings or a minute, and one for each message. Renewals and polls are not counted.
+250 ms; three for each batch, every 1,000 readings or a minute; one for each message; and those that an idle replica
+makes, for polls, renewals, monitoring and housekeeping. Attempts during an outage are not counted.
 
 The second table shows what breaks first. One figure at a time grows until the first final capture is late; everything
 else stays as in the first scene, with a hundredth of its workspaces, ledger and ``max_sealed_bytes`` (1 GiB for all),
