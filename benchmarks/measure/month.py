@@ -117,8 +117,8 @@ class _Braze:
         report = QuotaReport(grant.limit, grant.remaining, grant.reset_at, float(int(now)))
         return Response(decision.status, decision.body, report, 0.2)
 
-    def use_key(self, api_key: str) -> bool:
-        return api_key != KEY
+    def use_key(self, api_key: str) -> None:
+        """Keep the only key."""
 
     def scrub(self, text: str) -> str:
         return text

@@ -20,9 +20,9 @@ class DatedTransport:
         self._clock.observe(response.quota.server_time, sent=sent, received=self._clock.monotonic())
         return response
 
-    def use_key(self, api_key: str) -> bool:
+    def use_key(self, api_key: str) -> None:
         """Use this key from now on (see the protocol)."""
-        return self._transport.use_key(api_key)
+        self._transport.use_key(api_key)
 
     def scrub(self, text: str) -> str:
         """Remove the API key from a text (see the protocol)."""

@@ -71,8 +71,8 @@ class Transport(Protocol):
         """Send one request. Raises ``ExchangeError`` if there was no complete response."""
         ...
 
-    def use_key(self, api_key: str) -> bool:
-        """Use this key from now on; False if it is in use already."""
+    def use_key(self, api_key: str) -> None:
+        """Use this key from now on."""
         ...
 
     def scrub(self, text: str) -> str:
@@ -126,17 +126,14 @@ class BrazeTransport:
         """Return the URL, never the key."""
         return f"BrazeTransport({self._url})"
 
-    def use_key(self, api_key: str) -> bool:
+    def use_key(self, api_key: str) -> None:
         """Use this key from now on (see the protocol).
 
         Braze's keys cannot be changed, only replaced. Requests in flight keep the previous key.
         """
-        if api_key == self._api_key:
-            return False
         self._api_key = api_key
         self._register_key(api_key)
         self._options = self._build_options()
-        return True
 
     def _build_options(self) -> dict[str, Any]:
         """Return the options of every request.

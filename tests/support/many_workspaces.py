@@ -107,9 +107,8 @@ class Braze:
         """Return the text."""
         return text
 
-    def use_key(self, api_key: str) -> bool:
+    def use_key(self, _api_key: str) -> None:
         """Accept any key."""
-        return bool(api_key)
 
     async def close(self) -> None:
         """Nothing to close."""

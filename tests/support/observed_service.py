@@ -56,9 +56,8 @@ class Wire:
         now = int(start + asyncio.get_running_loop().time())
         return QuotaReport(limit=250_000, remaining=self.remaining, reset_at=start + 3000, server_time=now)
 
-    def use_key(self, _api_key: str) -> bool:
-        """Accept only one key."""
-        return False
+    def use_key(self, _api_key: str) -> None:
+        """Accept any key."""
 
     def scrub(self, text: str) -> str:
         """Replace the key in the text."""
