@@ -129,3 +129,12 @@ def classify_status(status: int) -> Meaning:
     if status in _MEANINGS:
         return _MEANINGS[status]
     return Meaning.REJECTED if 400 <= status < 500 else Meaning.TRANSIENT
+
+
+def find_first_error(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Return the first error inside nested groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, Exception)
+    return failure

@@ -9,6 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from harvester.braze.aiohttp_import import aiohttp
+from harvester.settings import Settings
+
+_CONNECTIONS_PER_SLOT = 4
+"""Requests that gave up their slot because they hang keep their connection."""
+
+
+def count_slots(settings: Settings) -> int:
+    """Return how many requests of a process may be in flight: enough for one workspace to reach its own limit."""
+    return max(settings.max_in_flight, settings.concurrency)
+
+
+def count_connections(settings: Settings) -> int:
+    """Return how many connections to Braze a process may open."""
+    return _CONNECTIONS_PER_SLOT * count_slots(settings)
 
 
 class _Connector(aiohttp.TCPConnector):

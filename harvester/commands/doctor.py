@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
+from harvester.braze.connections import count_connections
 from harvester.clock import Clock
 from harvester.commands.missing_parts import compare_parts
 from harvester.commands.place_check import check_place, temporary_folder_at
 from harvester.commands.workspace_checks import Finding, check_workspace
 from harvester.condition import name_workspaces
-from harvester.engine.workspaces import count_connections
 from harvester.errors import HarvesterError, LedgerError
 from harvester.ledger import Ledger
 from harvester.model import is_in_object_store

@@ -28,7 +28,7 @@ from harvester.engine.shared import Shared
 from harvester.engine.time_check import MAX_TIME_REQUESTS, TimeCheck
 from harvester.engine.uploader import Uploader
 from harvester.engine.workspaces import Connect, Workspaces
-from harvester.errors import SinkError
+from harvester.errors import SinkError, find_first_error
 from harvester.ledger import Ledger
 from harvester.settings import DUPLICATE_WORKSPACE_HINT, Changes, Settings
 from harvester.storage import Compression, Sink, share_clients
@@ -245,12 +245,3 @@ class Engine:
 
 async def _do_nothing() -> None:
     pass
-
-
-def find_first_error(failures: BaseExceptionGroup[Exception]) -> Exception:
-    """Return the first error inside nested groups."""
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    assert isinstance(failure, Exception)
-    return failure

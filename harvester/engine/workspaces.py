@@ -12,7 +12,7 @@ import structlog
 
 from harvester.braze.client import Client
 from harvester.braze.client_counters import DURATION_BOUNDS, ClientCounters
-from harvester.braze.connections import Connections
+from harvester.braze.connections import Connections, count_connections, count_slots
 from harvester.braze.dated import DatedTransport
 from harvester.braze.pace_state import PaceState
 from harvester.braze.pacer import Pacer
@@ -27,23 +27,10 @@ from harvester.settings import Changes, Settings, Workspace, changes
 IDLE_SECONDS = 3600.0
 """How long access is kept without use."""
 
-_CONNECTIONS_PER_SLOT = 4
-"""Requests that gave up their slot because they hang keep their connection."""
-
 log = structlog.get_logger()
 
 Connect = Callable[[Workspace, str, Settings, Clock], Transport]
 """Connects to a workspace with its API key: tests replace Braze here."""
-
-
-def count_slots(settings: Settings) -> int:
-    """Return how many requests of a process may be in flight: enough for one workspace to reach its own limit."""
-    return max(settings.max_in_flight, settings.concurrency)
-
-
-def count_connections(settings: Settings) -> int:
-    """Return how many connections to Braze a process may open."""
-    return _CONNECTIONS_PER_SLOT * count_slots(settings)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,8 @@
 """Leases of readings: who owns them, their renewal and release, and their recovery from dead or late owners."""
 
+import os
+import re
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -75,6 +78,11 @@ class SealedBatch:
     batch_id: str
     destination: str
     size_bytes: int
+
+
+def create_owner_name() -> str:
+    """Return a unique name that shows on which machine, or in which pod, a process runs."""
+    return f"{re.sub('[^A-Za-z0-9.-]', '-', os.uname().nodename)[:64]}-{secrets.token_hex(4)}"
 
 
 def register(tx: Transaction, owner: str, *, serves: bool) -> int:

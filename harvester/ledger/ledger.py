@@ -4,10 +4,7 @@ Every database error becomes a ``LedgerError``.
 """
 
 import contextlib
-import os
 import random
-import re
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from harvester.clock import BrazeClock, Clock
 from harvester.errors import LedgerError, LedgerLost
-from harvester.ledger import braze_time
+from harvester.ledger import braze_time, leases
 from harvester.ledger.availability import LedgerOutage
 from harvester.ledger.batches import Batches
 from harvester.ledger.braze_time import ClockDifference
@@ -68,7 +65,7 @@ class Ledger:
             found = await database.read(find_id)
             ledger_id = await database.write(prepare, database.list_living) if found is None else found
             known = await database.read(braze_time.find_difference) if _is_of_one_machine(location) else None
-            owner = database.create_owner(_create_owner_name())
+            owner = database.create_owner(leases.create_owner_name())
             database.watch()
         except BaseException:
             await database.close()
@@ -249,8 +246,3 @@ class Ledger:
 def _is_of_one_machine(location: LedgerLocation) -> bool:
     """Return whether all processes that use a ledger have the clock of one machine."""
     return isinstance(location, Path)
-
-
-def _create_owner_name() -> str:
-    """Return a unique name that shows on which machine, or in which pod, a process runs."""
-    return f"{re.sub('[^A-Za-z0-9.-]', '-', os.uname().nodename)[:64]}-{secrets.token_hex(4)}"

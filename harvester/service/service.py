@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from harvester.engine.engine import Engine, find_first_error
+from harvester.engine.engine import Engine
 from harvester.engine.workspaces import Connect
-from harvester.errors import ExitCode
+from harvester.errors import ExitCode, find_first_error
 from harvester.ledger import EnqueueResult, Ledger
 from harvester.model import SentPair
 from harvester.monitor.conditions import Conditions
