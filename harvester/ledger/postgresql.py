@@ -46,10 +46,18 @@ _LOCK_TIMEOUT = "55P03"
 _TRANSIENT = frozenset({"25006", _LOCK_TIMEOUT})
 """A server that is read-only, as a standby is during a fail-over, and a lock that was not available."""
 
+_OUTDATED_SEQUENCES = (
+    "the sequences of the tables are behind their rows, as after a logical replication: stop all processes, and set "
+    "pair_id_seq, outcome_id_seq and owner_epoch_seq to the highest id and epoch with setval"
+)
+
 _HINTS = {
     "password authentication failed": f"in a URL, {ESCAPE_HINT}",
     "no password supplied": "use PGPASSFILE, or a file with the whole URL (--state-file)",
     "permission denied for schema": "make the user the owner of the database, or grant it CREATE on the schema",
+    "no schema has been selected": "create the schema that search_path names, and grant the user USAGE and CREATE on it",
+    "no unique or exclusion constraint": "it was not restored completely; repeat that into an empty database",
+    **dict.fromkeys(('"pair_pkey"', '"outcome_pkey"', '"owner_pkey"'), _OUTDATED_SEQUENCES),
     "connection timeout expired": "check the address, the firewall and, on Kubernetes, networkPolicy.egressPorts",
 }
 """What to do about a message of the server or of libpq that contains one of these texts."""

@@ -42,3 +42,20 @@ async def test_a_database_of_another_program_is_refused(database_url, table):
     execute(database_url, f"CREATE TABLE {table}")
     with pytest.raises(LedgerError, match="contains tables of another program"):
         await Ledger.open(database_url, clock=CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("ALTER SEQUENCE pair_id_seq RESTART", "set pair_id_seq, outcome_id_seq and owner_epoch_seq to the highest id"),
+        ("ALTER TABLE pair DROP CONSTRAINT pair_workspace_campaign_id_send_id_key", "it was not restored completely"),
+    ],
+)
+async def test_no_pair_is_skipped_in_a_database_that_was_not_copied_completely(database_url, change, message):
+    """A logical replication does not copy sequences, and an interrupted pg_restore creates no constraints."""
+    async with await Ledger.open(database_url, clock=CLOCK) as ledger:
+        await ledger.intake.enqueue([SentPair(Pair("w", "c", "s"))])
+        execute(database_url, change)
+        with pytest.raises(LedgerError, match=message):
+            await ledger.intake.enqueue([SentPair(Pair("w", "c", "new"))])
+    assert count_rows(database_url)["pair"] == 1
