@@ -277,7 +277,7 @@ def import_in_turn(folder: Path, times: Times, known: Times, *how: str, sql: str
     return asyncio.run(story())
 
 
-@pytest.mark.parametrize("times", [unknown_or_old, recent])
+@pytest.mark.parametrize("times", [unknown_or_old, pytest.param(recent, marks=pytest.mark.long)])
 def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_was_read_first(tmp_path_factory, times):
     """For any order, repeats, times and known pairs, also after a kill, as long as nothing is captured meanwhile."""
 
@@ -292,6 +292,7 @@ def test_a_list_that_is_enqueued_while_it_is_read_has_the_same_plan_as_one_that_
     check()
 
 
+@pytest.mark.long
 def test_a_send_is_not_captured_again_because_its_time_changes_in_later_rows(tmp_path_factory):
     """Pairs that are captured after each page have as many captures as if the list had been read first.
 

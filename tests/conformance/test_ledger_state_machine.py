@@ -476,7 +476,7 @@ class LedgerMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("database", "max_examples"),
     [
-        ("sqlite", 15),
+        ("sqlite", 8),
         pytest.param("sqlite", 100, marks=pytest.mark.long),
         pytest.param("postgresql", 20, marks=pytest.mark.long),
         pytest.param("pgbouncer", 5, marks=pytest.mark.long),

@@ -259,6 +259,7 @@ def test_a_bzip2_list_is_decompressed_in_chunks():
     assert get_memory_mib("VmHWM") - before < 32
 
 
+@pytest.mark.long
 def test_wide_titles_of_a_workbook_are_not_stored(tmp_path):
     """Here a file of 300 KB has 80 MB of text above its header."""
     path = tmp_path / "wide.xlsx"

@@ -132,7 +132,7 @@ class KilledRun:
 
 @needs_strace
 @pytest.mark.parametrize(
-    "call", [pytest.param(each, marks=pytest.mark.long) if each == "pwrite64" else each for each in STEPS]
+    "call", [pytest.param(each, marks=pytest.mark.long) if each in ("fsync", "pwrite64") else each for each in STEPS]
 )
 async def test_a_run_killed_at_any_durable_step_completes_later(tmp_path, call):
     """A run that is killed at any flush, write, link or unlink is completed by the next run."""
