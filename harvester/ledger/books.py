@@ -25,7 +25,7 @@ from harvester.ledger.counts import ACCEPTED, DEFERRED_STATE, OPEN
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
 from harvester.ledger.dialect import Dialect
-from harvester.ledger.filters import LEASED, UNSETTLED, WAITING
+from harvester.ledger.filters import LEASED, OVERDUE, UNSETTLED, WAITING
 from harvester.ledger.json_rows import (
     decode_rows,
     encode_rows,
@@ -199,13 +199,12 @@ def count_waiting(tx: Transaction) -> dict[str, int]:
 def find(tx: Transaction, wanted: Sequence[Pair]) -> dict[Pair, str]:
     """Return for each pair whether it is pending, captured, rejected or expired; unknown ones are left out.
 
-    A pair that was not requested before it expired counts as expired, even if no capture has recorded that yet.
+    A pair that has expired counts as expired, even if no process has recorded that yet.
     """
     columns = IDENTITY
     values = encode_rows([(each.workspace, each.campaign_id, each.send_id) for each in wanted])
     wanted_rows = rows_as_table(tx.dialect, columns)
     same = and_(*(column == wanted_rows.c[column.name] for column in columns))
-    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= tx.now)
-    standing = case((pairs.c.state == "settled", pairs.c.outcome), (overdue, "expired"), else_="pending")
+    standing = case((pairs.c.state == "settled", pairs.c.outcome), (OVERDUE, "expired"), else_="pending")
     rows = tx.execute(select(*columns, standing).select_from(wanted_rows.join(pairs, same)), values)
     return {Pair(*identity): word for *identity, word in rows}

@@ -36,6 +36,9 @@ SINCE = func.coalesce(pairs.c.sent_at, pairs.c.first_seen_at)
 """The send time, or when the pair was first seen if that is unknown; see ``Reading.since``."""
 
 
+OVERDUE = and_(or_(DUE, WAITING), pairs.c.expires_at <= NOW, TRIED)
+"""Whether a pair has expired that no process has ended yet."""
+
 IN_TIME = or_(pairs.c.expires_at > NOW, ~TRIED)
 """Whether a pair may be requested: it has not expired, or it came in time and was never attempted."""
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, and_, bindparam, func, literal_column, selec
 
 from harvester.ledger.database import Transaction
 from harvester.ledger.datasets import list_places
-from harvester.ledger.filters import DUE, LEASE_NOW, NOW, PRIORITY, TRIED
+from harvester.ledger.filters import DUE, LEASE_NOW, OVERDUE, PRIORITY
 from harvester.ledger.schema import NEVER, outcomes, owners, pair_counts, pairs, parts, plans, workspaces
 from harvester.model import DATASET, GRACE_SECONDS, Pair
 
@@ -126,9 +126,8 @@ def _select_pairs(*, by_campaign: bool, by_workspace: bool) -> Select[Any]:
         which.append(pairs.c.campaign_id == bindparam("campaign"))
     if by_workspace:
         which.append(pairs.c.workspace.in_(bindparam("workspaces", expanding=True)))
-    overdue = and_(pairs.c.state.in_(("due", "waiting")), pairs.c.expires_at <= NOW, TRIED)
     return (
-        select(pairs, overdue.label("overdue"), workspaces.c.halt_reason, plans.c.ages_days)
+        select(pairs, OVERDUE.label("overdue"), workspaces.c.halt_reason, plans.c.ages_days)
         .outerjoin(workspaces, workspaces.c.name == pairs.c.workspace)
         .outerjoin(plans, plans.c.workspace == pairs.c.workspace)
         .where(*which)

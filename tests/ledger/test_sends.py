@@ -9,7 +9,19 @@ import pytest
 
 from harvester.errors import LedgerError
 from harvester.ledger import Ledger
-from harvester.model import DATASET, Batch, Captured, Deferred, Pair, Part, ReadingOutcome, Rejected, SentPair, Verdict
+from harvester.model import (
+    DATASET,
+    DAY_SECONDS,
+    Batch,
+    Captured,
+    Deferred,
+    Pair,
+    Part,
+    ReadingOutcome,
+    Rejected,
+    SentPair,
+    Verdict,
+)
 from harvester.schedule import ReadingPlan
 from tests.support.clocks import SettableClock
 from tests.support.ledger_file import count_rows, explained, only_sqlite, recorded_statements
@@ -99,6 +111,21 @@ async def test_failed_attempts_and_the_reason_of_a_rejection_are_kept(ledger, cl
     assert [(each.reason, each.detail, each.part) for each in send.readings] == [
         ("status_404", "no such campaign", None)
     ]
+
+
+async def test_audit_and_show_agree_on_what_has_expired(ledger, clock):
+    """A pair that came in time stays pending until it was attempted, since it is still requested once."""
+    attempted, unattempted = Pair("eu", "c", "attempted"), Pair("us", "c", "unattempted")
+    await enqueue(ledger, attempted, unattempted)
+    await seal(ledger, "eu", Deferred("timeout"))
+    clock.now = NOW + 20 * DAY_SECONDS
+    states = {attempted: "expired", unattempted: "pending"}
+    assert await ledger.reports.find(list(states)) == states
+    for pair, state in states.items():
+        (found,) = (await ledger.reports.find_sends(pair.send_id, limit=1)).sends
+        assert found.state == state
+    (claimed,) = await ledger.batches.claim({"eu": 1, "us": 1})
+    assert claimed.pair == unattempted
 
 
 async def test_a_due_send_counts_the_more_urgent_ones(ledger):
