@@ -1,12 +1,7 @@
-"""Takes snapshots of a running engine, and logs alerts before deadlines pass.
-
-It reads the ledger and the state of the engine. It never changes the engine.
-"""
+"""Takes snapshots of a running engine, from the ledger and the state of the engine, which it never changes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-
-import structlog
 
 from harvester import __version__
 from harvester.condition import Component, Condition
@@ -20,15 +15,10 @@ from harvester.monitor.snapshot import PlaceState, ReplicasState, Snapshot, Stor
 from harvester.settings import Settings
 from harvester.sources.messages.trigger import Trigger
 
-ALERT_SECONDS = 3600.0
-"""How often an alert about pairs at risk is repeated."""
-
 PACE_TOLERANCE = 0.1
 """A pace is stored again once it differs by this fraction."""
 
 REJECTIONS = 10
-
-log = structlog.get_logger()
 
 
 class Monitor:
@@ -55,12 +45,6 @@ class Monitor:
         self._activity: defaultdict[str, ActivityHistory] = defaultdict(ActivityHistory)
         self._last_captures: dict[str, float] | None = None
         self._paces: dict[str, float] = {}
-        self._last_alerts: dict[str, tuple[int, float]] = {}
-        self._expired_pairs: dict[str, int] = {}
-
-    async def start(self) -> None:
-        """Count the pairs that have expired by now, so that ``alert`` logs only those that expire later."""
-        self._expired_pairs = await self._ledger.reports.count_expired()
 
     def sample(self) -> None:
         """Add the current quota of each workspace to its history."""
@@ -114,45 +98,6 @@ class Monitor:
             durations=self._engine.workspaces.durations.state(),
             clock_difference_seconds=self._clock.difference,
         )
-
-    async def alert(self) -> None:
-        """Log pairs at risk when their number grows, then every hour; and pairs that expired since the last call.
-
-        Claims and the periodic work of every process expire pairs, so only the ledger's count includes all of them.
-        """
-        now = self._clock.wall()
-        expired, outlooks = await self._ledger.reports.count_expired(), await self._ledger.reports.get_outlooks()
-        for name in self._engine.workspaces:
-            seen = outlooks.get(name)
-            if self._should_alert(name, seen.at_risk if seen else 0) and seen:
-                left = None if seen.nearest_deadline is None else round((seen.nearest_deadline - now) / 3600, 1)
-                log.error(
-                    "pairs_at_risk",
-                    workspace=name,
-                    pairs=seen.at_risk,
-                    hours_to_nearest_deadline=left,
-                    hold_cause=self._engine.workspaces.get_pace_state(name).hold_cause,
-                )
-        for name, count in expired.items():
-            if (newly_expired := count - self._expired_pairs.get(name, 0)) > 0:
-                log.error(
-                    "pairs_expired",
-                    workspace=name,
-                    pairs=newly_expired,
-                    hint="their last numbers are lost; see harvester status",
-                )
-        self._expired_pairs = expired
-
-    def _should_alert(self, workspace: str, count: int) -> bool:
-        """Return whether ``count`` grew since the last alert, or that alert is an hour old."""
-        now = self._clock.monotonic()  # the time of day may be corrected by days
-        last_count, alerted_at = self._last_alerts.get(workspace, (0, 0.0))
-        if not count:
-            self._last_alerts.pop(workspace, None)
-        elif count > last_count or now - alerted_at >= ALERT_SECONDS:
-            self._last_alerts[workspace] = (count, now)
-            return True
-        return False
 
     def _workspace(
         self, name: str, now: float, seen: Outlook, *, expired: int, halted_since: float | None, replica: str | None

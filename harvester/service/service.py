@@ -16,6 +16,7 @@ from harvester.errors import ExitCode, find_first_error
 from harvester.ledger import EnqueueResult, Ledger
 from harvester.model import SentPair
 from harvester.monitor.conditions import Conditions
+from harvester.monitor.deadline_alerts import DeadlineAlerts
 from harvester.monitor.monitor import Monitor
 from harvester.service.reload import Reload
 from harvester.settings import Settings, SettingsSource
@@ -80,6 +81,7 @@ class Service:
             triggers=self._triggers,
             conditions=self.conditions,
         )
+        self._alerts = DeadlineAlerts(ledger, self._engine.workspaces)
         self._reload = (
             None if source is None
             else Reload(source, ledger=ledger, engine=self._engine, conditions=self.conditions)
@@ -112,7 +114,7 @@ class Service:
         Raises ``UsageError`` for settings that are not usable, ``StorageError`` if ledger or sink fail permanently.
         """
         await self._ledger.intake.set_plans(self._settings.get_plans())
-        await self.monitor.start()
+        await self._alerts.start()
         async with self._engine.opened():
             with stop_on_signals(self.stop, self.reload):
                 try:
@@ -234,5 +236,5 @@ class Service:
 
     async def _alert(self) -> None:
         """Log alerts, and count the pairs of workspaces that are not configured."""
-        await self.monitor.alert()
+        await self._alerts.log_new()
         self.conditions.set_pending(await self._ledger.reports.count_pending())
