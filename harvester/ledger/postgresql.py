@@ -55,6 +55,7 @@ _HINTS = {
     "password authentication failed": f"in a URL, {ESCAPE_HINT}",
     "no password supplied": "use PGPASSFILE, or a file with the whole URL (--state-file)",
     "permission denied for schema": "make the user the owner of the database, or grant it CREATE on the schema",
+    "permission denied for table": "make the user the owner of all tables of the ledger, or connect as their owner",
     "no schema has been selected": "create the schema that search_path names, and grant the user CREATE on it",
     "no unique or exclusion constraint": "it was not restored completely; repeat that into an empty database",
     **dict.fromkeys(('"pair_pkey"', '"outcome_pkey"', '"owner_pkey"'), _OUTDATED_SEQUENCES),

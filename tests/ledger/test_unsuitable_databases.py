@@ -59,3 +59,11 @@ async def test_no_pair_is_skipped_in_a_database_that_was_not_copied_completely(d
         with pytest.raises(LedgerError, match=message):
             await ledger.intake.enqueue([SentPair(Pair("w", "c", "new"))])
     assert count_rows(database_url)["pair"] == 1
+
+
+async def test_an_error_says_whose_the_tables_must_be(database_url):
+    """For example after a restore by another user. The message of the server names only the table."""
+    async with await Ledger.open(database_url, clock=CLOCK) as ledger:
+        execute(database_url, "REVOKE ALL ON pair FROM CURRENT_USER")
+        with pytest.raises(LedgerError, match="for table pair; make the user the owner of all tables of the ledger"):
+            await ledger.intake.enqueue([SentPair(Pair("w", "c", "s"))])
