@@ -61,7 +61,7 @@ def audit(
     if json:
         _print_json(done, listed, rejects, difference)
     else:
-        output.print_lines(_count_lines(done, listed, rejects, difference))
+        output.print_lines(_count_lines(done, listed, rejects, output.clock_line(difference, location)))
     sys.exit(ExitCode.COMPLETE if done.complete and not rejects.count else ExitCode.PARTIAL)
 
 
@@ -124,9 +124,7 @@ def _print_json(done: "Audit", listed: "Input", rejects: "RejectsFile", differen
     output.print_json(counts | uncovered | notes, indent=False, to_stderr=True)
 
 
-def _count_lines(
-    done: "Audit", listed: "Input", rejects: "RejectsFile", difference: "ClockDifference | None"
-) -> list[str]:
+def _count_lines(done: "Audit", listed: "Input", rejects: "RejectsFile", clock_line: str) -> list[str]:
     covered = done.sends - done.uncovered.total()
     return [
         f"covered    {covered} of {output.plural(done.sends, 'send')}",
@@ -134,7 +132,7 @@ def _count_lines(
             f"{state:<10} {done.uncovered[state, True]} readable, {done.uncovered[state, False]} lost"
             for state in STATES
         ),
-        output.clock_line(difference),
+        clock_line,
         *([f"enqueued   {done.enqueued}; harvester run captures them"] if done.enqueued else []),
         *output.describe_list(listed, rejects),
     ]

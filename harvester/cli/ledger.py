@@ -50,19 +50,20 @@ def backup(to: Path, location: LedgerLocation) -> None:
 
 
 @ledger.command()
-@click.argument("source", type=options.LedgerPlace(), metavar="FROM")
-@click.argument("to", type=options.LedgerPlace())
+@click.argument("source", type=options.LedgerPlace(in_file=True), metavar="FROM")
+@click.argument("to", type=options.LedgerPlace(in_file=True))
 def copy(source: LedgerLocation, to: LedgerLocation) -> None:
     """Copy a ledger FROM a file or database TO another.
 
     TO is a new file or an empty database. Stop all processes that use the ledger first. All rows are compared at the
     end. From then on, only the copy can be used, because two ledgers of the same parts would capture each send twice.
-    If the command is interrupted, repeat it. Passwords come from PGPASSFILE or a service file of PostgreSQL.
+    If the command is interrupted, repeat it. @FILE stands for the URL in a file, so that its password is not part of
+    the command line; PGPASSFILE and service files of PostgreSQL work too.
 
     \b
     Examples:
       harvester ledger copy /data/ledger.db postgresql://harvester@db/harvester
-      harvester ledger copy postgresql://harvester@db/harvester /data/ledger.db
+      harvester ledger copy @/run/secrets/ledger_url /data/ledger.db
     """
     from harvester.clock import SystemClock
     from harvester.ledger import Ledger

@@ -39,15 +39,26 @@ class LocalPath(click.ParamType[Path]):
 
 
 class LedgerPlace(click.ParamType[LedgerLocation]):
-    """A ledger: a file on this machine, or a database. The password of a database is masked from then on."""
+    """A ledger: a file on this machine, or a database. The password of a database is masked from then on.
+
+    With ``in_file``, ``@FILE`` stands for the URL that the file contains.
+    """
 
     name = "path or URL"
+
+    def __init__(self, *, in_file: bool = False) -> None:
+        """Take a path or a URL."""
+        self._in_file = in_file
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LedgerLocation:
         """Return the location. Raises ``UsageError``."""
         del ctx
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return] # it has been converted
+        if self._in_file and value.startswith("@"):
+            from harvester.settings.state import load_state
+
+            return load_state(Path(value[1:]), f"@FILE in {_get_name(param)}")
         register_url_secrets(value)
         return parse_ledger_location(value, _get_name(param))
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -13,6 +14,7 @@ from harvester.cli.layout import wrap
 from harvester.cli.streams import CLOSED_STDOUT, DISCARD
 from harvester.clock import LARGE_DIFFERENCE_SECONDS, format_difference
 from harvester.errors import UsageError
+from harvester.place import LedgerLocation
 from harvester.text import printable
 
 if TYPE_CHECKING:
@@ -100,8 +102,10 @@ def format_time(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock_line(known: "ClockDifference | None") -> str:
+def clock_line(known: "ClockDifference | None", location: LedgerLocation) -> str:
     """Return the line about this machine's clock, for commands that make no request."""
+    if known is None and not isinstance(location, Path):
+        return "clock      this machine's; a ledger in a database does not record whether it agrees with Braze's"
     if known is None:
         return "clock      not compared with Braze's yet; ages and deadlines follow this machine's clock"
     measured_at = format_time(known.measured_at)

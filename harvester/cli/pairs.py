@@ -63,7 +63,7 @@ def enqueue(
     unread += f", see {rejects.file}" if rejects.file else ""
     counts = f"{output.plural(new, 'pair is', 'pairs are')} new, {output.plural(known, 'was', 'were')} known{unread}"
     output.print_lines([counts, *(f"           {reason}" for reason in rejects.reasons)])
-    output.print_lines([output.clock_line(difference)], err=True)
+    output.print_lines([output.clock_line(difference, location)], err=True)
     if unserved:
         text = (
             f"no service has used this ledger for {output.quote(unserved)} yet, so their sends are read once. To read "

@@ -71,7 +71,7 @@ def plan(
     )
     counts = {"settled": books.accepted - books.pending - books.expired, "expired": books.expired} | included
     _, difference = ledger_access.get_time(location)
-    output.print_lines([output.clock_line(difference)], err=True)
+    output.print_lines([output.clock_line(difference, location)], err=True)
     if arguments["json"]:
         unread = {"bad_lines": rejects.count, "bad_line_reasons": rejects.reasons}
         output.print_json(asdict(estimate) | counts | unread | {"lists": listed.formats, "notes": listed.notes})

@@ -42,7 +42,7 @@ def status(location: LedgerLocation, *, json: bool) -> None:
     if json:
         _print_json(found, difference)
     else:
-        output.print_lines(_status_lines(found, difference))
+        output.print_lines(_status_lines(found, output.clock_line(difference, location)))
     if not all(each.balanced for each in found.workspaces.values()):
         sys.exit(ExitCode.BUG)
 
@@ -65,23 +65,25 @@ def _print_json(found: "LedgerStatus", difference: "ClockDifference | None") -> 
     )
 
 
-def _status_lines(found: "LedgerStatus", difference: "ClockDifference | None") -> list[str]:
+def _status_lines(found: "LedgerStatus", clock_line: str) -> list[str]:
     empty = f"; {found.batches_without_part} without rows" if found.batches_without_part else ""
     at_risk = output.plural(sum(found.at_risk.values()), "pair")
+    every = Books.sum(found.workspaces.values())
+    meaning = "; a pair is pending until its last reading is done" if every.pending else ""
     return [
         *books.book_lines(
-            Books.sum(found.workspaces.values()),
+            every,
             found.workspaces,
             at_risk=found.at_risk,
             width=output.get_width(sys.stdout),
         ),
-        f"readings   {_list_counts(found.readings)}",
+        f"readings   {_list_counts(found.readings)}{meaning}",
         f"batches    {_list_counts(found.batches)}{empty}",
         *output.limit_lines("waiting", _waiting_lines(found.waiting)),
         f"at risk    {at_risk} may expire unread",
         *output.limit_lines("halted", [f'halted     workspace "{name}": {why}' for name, why in found.halted.items()]),
         *output.limit_lines("assigned", _replica_lines(found.replicas)),
-        output.clock_line(difference),
+        clock_line,
         *books.refused_lines(found.workspaces),
         # Ids are quoted: they may contain control characters.
         *(

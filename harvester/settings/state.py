@@ -28,9 +28,12 @@ StateSetting = Annotated[Any, PlainValidator(_check_state)]
 """A ``LedgerLocation``; for the dataclass in it, pydantic would import modules that nothing else needs."""
 
 
-def load_state(file: Path) -> DatabaseUrl:
-    """Return the URL in a file, and mask its password from now on. Raises ``UsageError``, which never contains it."""
-    what = f"the ledger's URL ({name_source('state_file', file)})"
+def load_state(file: Path, setting: str = "state_file") -> DatabaseUrl:
+    """Return the URL in a file, and mask its password from now on. Raises ``UsageError``, which never contains it.
+
+    ``setting`` is what named the file.
+    """
+    what = f"the ledger's URL ({name_source(setting, file)})"
     text = read_secret(file, what)
     register_url_secrets(text)
     location = parse_ledger_location(text, f"the file of {what}")

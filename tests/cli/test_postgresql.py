@@ -51,7 +51,9 @@ async def test_each_command_works_on_a_database(on_database, tmp_path, database_
         assert "captured" in await run(on_database, "show", pair.campaign_id, pair.send_id)
         assert "see harvest/.harvester/rejects.ndjson" in await run(on_database, "enqueue", "bad.csv", code=3)
         assert "back it up with pg_dump" in await run(on_database, "ledger", "backup", "copy.db", code=2)
-        await run(on_database, "ledger", "copy", database_url.url, "copy.db")
+        assert "does not record whether it agrees with Braze's" in await run(on_database, "status")
+        assert "(@FILE in FROM)" in await run(on_database, "ledger", "copy", "@missing", "copy.db", code=2)
+        await run(on_database, "ledger", "copy", "@ledger.key", "copy.db")
         del on_database.env["HARVESTER_STATE_FILE"]
         copied = await run(on_database, "status", "--state", "copy.db", "--json")
         assert json.loads(copied) == json.loads(status)

@@ -536,7 +536,7 @@ def test_a_difference_in_words_has_one_unit_and_a_direction():
 async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
     """``status`` shows when the clocks were compared, and that the comparison is outdated."""
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine()) as ledger:
-        assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference)
+        assert "not compared" in clock_line(ledger.clock_difference or ledger.outdated_difference, ledger.location)
         now = ledger.clock.monotonic()
         ledger.clock.observe(ledger.clock.wall(), sent=now, received=now)
         await ledger.save_clock_difference()
@@ -544,7 +544,7 @@ async def test_a_comparison_is_outdated_after_the_clock_was_set(tmp_path):
     async with await Ledger.open(tmp_path / "ledger.db", clock=Machine(-3 * DAY)) as ledger:
         assert ledger.clock_difference is None
         assert ledger.outdated_difference.current_seconds is None
-        line = clock_line(ledger.outdated_difference)
+        line = clock_line(ledger.outdated_difference, ledger.location)
     assert f"last compared with Braze's at {format_time(measured_at)}, but this machine's clock was set since" in line
 
 
