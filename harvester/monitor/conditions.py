@@ -95,15 +95,21 @@ class Conditions:
     def _probe_ledger(self) -> None:
         """Start a small query of the ledger, unless one is still running."""
         if self._probe is None or self._probe.done():
+            if self._has_responded():
+                self._probed_at = self._clock.monotonic()
             self._probe = asyncio.create_task(self._ledger.upkeep.ping(), name="ledger probe")
             # A failure is reported, or ends the service, at the next real query.
             self._probe.add_done_callback(lambda probe: probe.cancelled() or probe.exception())
-            self._probed_at = self._clock.monotonic()
+
+    def _has_responded(self) -> bool:
+        """Return whether the last query has succeeded, or there was none. A process that stops gives up queries."""
+        probe = self._probe
+        return probe is None or (probe.done() and not probe.cancelled() and probe.exception() is None)
 
     def _of_ledger(self) -> list[Condition]:
         if self._ledger.lost is not None:
             return [Condition(Component.LEDGER, "lost", self._clock.wall(), detail=str(self._ledger.lost))]
-        if self._probe is None or self._probe.done() or self._ledger.outage is not None:  # the engine reports it
+        if self._has_responded() or self._ledger.outage is not None:  # the engine reports it
             return []
         seconds = self._clock.monotonic() - self._probed_at
         if seconds < LEDGER_PATIENCE_SECONDS:

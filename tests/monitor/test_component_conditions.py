@@ -4,6 +4,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 import structlog
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from harvester.condition import Component
 from harvester.engine.engine import Engine
 from harvester.errors import BrokerError, LedgerError, SinkError
-from harvester.ledger import Ledger
+from harvester.ledger import Ledger, availability
 from harvester.model import Pair, SentPair
 from harvester.monitor.conditions import Conditions
 from harvester.settings import Settings, Workspace
@@ -150,21 +151,30 @@ def test_an_unavailable_broker_is_a_condition_and_the_process_stays_ready(tmp_pa
     served(tmp_path, {"us": Wire()}, story)
 
 
+class SettableMonotonicClock(VirtualClock):
+    """A clock whose monotonic time a test sets."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time that the test has set."""
+        return self.now
+
+
+@asynccontextmanager
+async def opened_conditions(location, clock, out):
+    """Open a ledger; yields it and the conditions of an engine that does not run."""
+    settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
+    async with await Ledger.open(location, clock=clock) as ledger:
+        engine = Engine(settings, ledger=ledger, sink=FolderSink(out),
+                                compression=Compression.NONE, until_stopped=True)  # fmt: skip
+        yield ledger, Conditions(engine=engine, triggers=[], ledger=ledger, clock=clock)
+
+
 async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
     """A ledger that hangs is reported, because conditions need no query."""
-
-    class Clock(VirtualClock):
-        now = 0.0
-
-        def monotonic(self) -> float:
-            return self.now
-
-    clock = Clock()
-    settings = Settings(workspaces={"us": Workspace(endpoint=AT, api_key=SecretStr(KEY))})
-    async with await Ledger.open(tmp_path / "ledger.db", clock=clock) as ledger:
-        engine = Engine(settings, ledger=ledger, sink=FolderSink(tmp_path / "out"),
-                                compression=Compression.NONE, until_stopped=True)  # fmt: skip
-        conditions = Conditions(engine=engine, triggers=[], ledger=ledger, clock=clock)
+    clock = SettableMonotonicClock()
+    async with opened_conditions(tmp_path / "ledger.db", clock, tmp_path / "out") as (ledger, conditions):
         other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         hanging = asyncio.create_task(ledger.upkeep.resume("us"))
@@ -180,6 +190,26 @@ async def test_a_hanging_ledger_is_reported_without_a_query(tmp_path):
                 await asyncio.sleep(0)
             conditions.report()
         assert [each["event"] for each in logs] == ["ledger_unavailable", "ledger_recovered"]
+
+
+@pytest.mark.long
+async def test_a_ledger_that_a_stopping_process_gives_up_is_not_reported_as_recovered(
+    postgresql, database_url, tmp_path, monkeypatch
+):
+    """The last event before the process ends with an error must not say that the ledger works again."""
+    monkeypatch.setattr(availability, "STOPPING_SECONDS", 0.0)
+    clock = SettableMonotonicClock()
+    async with opened_conditions(database_url, clock, tmp_path / "out") as (ledger, conditions):
+        with postgresql.stopped(), structlog.testing.capture_logs() as logs:
+            for clock.now in (0.0, 12.0):
+                conditions.report()
+            ledger.stop_waiting()
+            with pytest.raises(LedgerError):
+                await ledger.upkeep.ping()
+            for clock.now in (14.0, 16.0):
+                conditions.report()
+                await asyncio.sleep(0)
+        assert [each["event"] for each in logs] == ["ledger_unavailable"]
 
 
 @pytest.mark.long
