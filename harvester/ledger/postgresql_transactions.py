@@ -13,7 +13,7 @@ _TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 _OLDEST_SCHEMA = "(SELECT oldest_schema FROM about)"
 _TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 """Changes when a standby is promoted. It may use ids again that its former primary gave to transactions."""
-_ID = f"CAST(pg_current_xact_id() AS text) || '@' || {_TIMELINE}"
+_ID = f"CAST(pg_current_xact_id() AS text) || '@' || {_TIMELINE} || '@' || {_TIME}"
 BEGIN = {
     (writes, watches): text(
         f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0}, {_TIMEOUTS}"
@@ -23,10 +23,13 @@ BEGIN = {
 }
 """By whether it writes, and whether it reads the oldest schema."""
 
-_GET_STATUS = text(f"SELECT pg_xact_status(CAST(:id AS xid8)), CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END")
+_STATUS, _CURRENT = "pg_xact_status(CAST(:id AS xid8))", f"CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END"
+_RESET_AT = "(SELECT CAST(extract(epoch FROM stats_reset) AS float8) FROM pg_stat_bgwriter)"
+"""When the server last started without the statistics of its former run: it resets them after a crash only."""
+_GET_STATUS = text(f"SELECT {_STATUS}, {_CURRENT}, {_RESET_AT} > CAST(:began_at AS float8)")
 
 _FUTURE_ID = "22023"
-"""The id of a transaction that the server has not begun: a standby that never received it was promoted."""
+"""The id of a transaction that the server has not begun: the id was lost when the server, or its primary, crashed."""
 
 _NEXT_STEP = "start the process again: it continues with what the ledger contains"
 
@@ -34,11 +37,12 @@ _NEXT_STEP = "start the process again: it continues with what the ledger contain
 def was_committed(connection: Connection, transaction_id: str) -> bool | None:
     """Return whether a transaction was committed; None while the server does not know. Raises ``LedgerError``.
 
-    An id that a promoted standby calls committed may be of a later transaction, if the standby never received ours.
+    A server that crashed gives ids again that were not in its log, and so does a promoted standby that never received
+    them. If it calls such an id committed, it may mean a later transaction than ours.
     """
-    number, _, began_on = transaction_id.partition("@")
+    number, began_on, began_at = transaction_id.split("@")
     try:
-        status, timeline = connection.execute(_GET_STATUS, {"id": number}).one()
+        status, timeline, crashed = connection.execute(_GET_STATUS, {"id": number, "began_at": began_at}).one()
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _FUTURE_ID:
             return False
@@ -53,5 +57,9 @@ def was_committed(connection: Connection, transaction_id: str) -> bool | None:
         raise LedgerError(
             "a standby has become the ledger's server, and cannot tell whether the last transaction was committed; "
             f"{_NEXT_STEP}"
+        )
+    if crashed:
+        raise LedgerError(
+            f"the ledger's server has crashed, and cannot tell whether the last transaction was committed; {_NEXT_STEP}"
         )
     return True

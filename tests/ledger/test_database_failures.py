@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import signal
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 import structlog
@@ -247,6 +248,34 @@ def test_a_transaction_of_a_promoted_standby_is_not_taken_for_an_earlier_one_wit
         ):
             backend.was_committed(connection, begun.transaction_id)
         engine.dispose()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["killed", "stopped at once", "stopped"])
+def test_a_transaction_of_a_server_that_crashed_is_not_taken_for_an_earlier_one_with_its_id(
+    postgresql, database_url, how
+):
+    """A crash loses ids that are not in the server's log, and it gives them again. A normal stop loses none."""
+    backend = PostgreSQL(database_url)
+    engine = backend.connect(read_only=False)
+    with engine.connect() as connection:
+        begun = backend.begin(connection, writes=True)
+    engine.dispose()
+    if how == "killed":
+        postgresql.kill()
+    else:
+        postgresql.stop(signal.SIGINT if how == "stopped" else signal.SIGQUIT)
+    postgresql.start()
+    with engine.connect() as connection:
+        assert backend.was_committed(connection, begun.transaction_id) is False
+    for _ in range(99):
+        postgresql.execute("SELECT pg_current_xact_id()")
+    with (
+        engine.connect() as connection,
+        nullcontext() if how == "stopped" else pytest.raises(LedgerError, match="server has crashed, and cannot tell"),
+    ):
+        assert backend.was_committed(connection, begun.transaction_id) is False
+    engine.dispose()
 
 
 @pytest.mark.long
