@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import shlex
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from harvester.settings import load
 from harvester.simulator import Simulator, SimulatorConfig
 from tests.commands.test_capture import write_pairs
+from tests.conftest import read_rows
 from tests.support.currents import create_event, write_events
 from tests.support.object_stores import BUCKET, s3
 from tests.support.processes import free_port
@@ -36,12 +38,12 @@ ELSEWHERE = {
     r"helm (install|upgrade)": "tests/system/test_helm_chart.py",
     r"export OTEL_": "tests/observability/test_traces.py",
     r"postgresql://": "tests/cli/test_postgresql.py",
+    r"simulate --port|^\(sed TEXT|rehearsal\.toml": "tests/system/test_documentation.py::test_several_stand_ins_work",
 }
 """Commands that need an installation, a server or files of their own, and what runs the same."""
 
 VENDORS = (
-    "createuser",
-    "createdb",
+    "sudo -u postgres",
     "gcloud",
     "az",
     "aws",
@@ -138,7 +140,11 @@ async def test_the_commands_of_a_page_work_in_order(harvester, stores, tmp_path,
         return
     async with Simulator(SimulatorConfig(pairs=3, limit=1_000_000, api_key=KEY)) as simulator:
         write_pairs(tmp_path / "sends.csv", simulator)
-        harvester.env["BRAZE_ENDPOINT"] = simulator.url
+        if page == "docs/fleet.md":
+            (tmp_path / "harvester.toml").write_text(f'[workspaces.eu]\nendpoint = "{simulator.url}"\n')
+            harvester.env["HARVESTER_WORKSPACES__EU__API_KEY"] = KEY
+        else:
+            harvester.env["BRAZE_ENDPOINT"] = simulator.url
         pair, now = simulator.population[0].pair, int(datetime.now(UTC).timestamp())
         currents = write_events(tmp_path / "currents", [create_event(pair.campaign_id, pair.send_id, now)])
         if any("s3://" in command for command in page_commands):
@@ -157,6 +163,38 @@ async def test_the_commands_of_a_page_work_in_order(harvester, stores, tmp_path,
             if "latest.parquet" in query:
                 rows = duckdb.sql(query.replace("latest.parquet", str(tmp_path / "latest.parquet"))).fetchall()
                 assert rows
+
+
+async def test_several_stand_ins_work(harvester, tmp_path):
+    """The configuration page's commands for two stand-ins, one per workspace, capture the sends of both."""
+    section = (
+        (TOP / "docs" / "configuration.md").read_text().partition("\n### Several stand-ins\n")[2].partition("\n## ")[0]
+    )
+    for port in ("8765", "8766"):
+        section = section.replace(port, str(free_port()))
+    [settings] = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "rehearsal.toml").write_text(settings)
+    stand_ins = []
+    try:
+        for line in "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)).splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["harvester", "simulate"]:
+                stand_ins.append(harvester.start_warm(*words[1:], "--pairs", "20"))
+                async with asyncio.timeout(60):
+                    listed = tmp_path / words[-1]
+                    while not listed.exists() or listed.read_text().count("\n") < 21:
+                        await asyncio.sleep(0.05)
+            elif words[0] == "harvester":
+                code, out, err = await harvester.run(*words[1:])
+                assert code == 0, f"{line}\n{out}{err}"
+            else:
+                await asyncio.to_thread(subprocess.run, ["sh", "-ec", line], cwd=tmp_path, check=True)
+    finally:
+        for each in stand_ins:
+            each.terminate()
+            each.communicate()
+    assert "accepted   40 pairs" in out
+    assert {row["workspace"] for row in read_rows(tmp_path / "harvest")} == {"eu", "us"}
 
 
 @pytest.mark.parametrize("page", PAGES)
