@@ -116,10 +116,10 @@ class Database:
         """Repeat transactions from now on if they may succeed later: for seconds, or after ``keep_trying`` for ever."""
         self._repeats = True
 
-    def watch(self) -> None:
-        """Also detect from now on when a file is removed or replaced, or the ledger no longer supports this version."""
+    def watch(self, ledger_id: str) -> None:
+        """Also detect from now on when the ledger is removed or replaced, or no longer supports this version."""
         self.repeat_transactions()
-        self._backend.watch()
+        self._backend.watch(ledger_id)
 
     def create_owner(self, name: str) -> Owner:
         """Show other processes that this one lives. Raises ``LedgerError``."""

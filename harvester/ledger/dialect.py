@@ -118,8 +118,8 @@ class Backend(Protocol):
     def stop_waiting(self) -> None:
         """Wait less for a server that does not reply, because the process is stopping."""
 
-    def watch(self) -> None:
-        """Detect from now on when the ledger is moved or removed, and read its oldest schema in each transaction."""
+    def watch(self, ledger_id: str) -> None:
+        """Detect from now on when the ledger is moved, removed or replaced, and read its oldest schema each time."""
 
     def is_lost(self) -> bool:
         """Return whether the ledger was moved or removed since it was opened. Cheap."""

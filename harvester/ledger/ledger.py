@@ -66,7 +66,7 @@ class Ledger:
             ledger_id = await database.write(prepare, database.list_living) if found is None else found
             known = await database.read(braze_time.find_difference) if _is_of_one_machine(location) else None
             owner = database.create_owner(leases.create_owner_name())
-            database.watch()
+            database.watch(ledger_id)
         except BaseException:
             await database.close()
             raise
@@ -222,6 +222,7 @@ class Ledger:
         """
         restored = await self._database.write(rebuild, ledger_id, captures, plans, unmarked=unmarked)
         self.ledger_id = ledger_id
+        self._database.watch(ledger_id)
         return restored
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,7 @@ from sqlalchemy import JSON, Connection, Engine, Float, cast, create_engine, fun
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
 
-from harvester.errors import LedgerLost, UsageError, install_hint
+from harvester.errors import LedgerError, LedgerLost, UsageError, install_hint
 from harvester.ledger.dialect import Dialect, TransactionStart
 from harvester.ledger.postgresql_counts import SUMMARIZE_COUNTS, count_statements
 from harvester.ledger.postgresql_transactions import BEGIN, was_committed
@@ -146,7 +146,7 @@ class PostgreSQL:
             problem = f"the URL of the ledger's database is invalid; check its parameters, and {ESCAPE_HINT}"
             raise UsageError(problem) from None
         self._connector = Connector(_CONNECTION | given | _ALWAYS)
-        self._watches = False
+        self._ledger_id: str | None = None
 
     def connect(self, *, read_only: bool) -> Engine:
         """Return an engine with one connection, which is opened again after it was lost."""
@@ -162,9 +162,21 @@ class PostgreSQL:
         return engine
 
     def begin(self, connection: Connection, *, writes: bool) -> TransactionStart:
-        """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema."""
+        """Set the timeouts of a transaction; returns the server's time, the id of one that writes, and the schema.
+
+        Raises ``LedgerError`` for another ledger than that which was opened.
+        """
         _find_connection(connection).limited = True
-        return TransactionStart(*connection.execute(BEGIN[writes, self._watches]).one()[:3])
+        expected = self._ledger_id
+        lease_now, transaction_id, oldest_schema, ledger_id, *_ = connection.execute(
+            BEGIN[writes, expected is not None]
+        ).one()
+        if ledger_id != expected:
+            raise LedgerError(
+                f"the ledger {self.location} is not the one that this process opened: its address leads to another "
+                "database now. Correct the address, or start the process again to use this ledger"
+            )
+        return TransactionStart(lease_now, transaction_id, oldest_schema)
 
     def was_committed(self, connection: Connection, transaction_id: str) -> bool | None:
         """Return whether a transaction was committed; None while it is in progress."""
@@ -174,9 +186,9 @@ class PostgreSQL:
         """Wait only seconds from now on for a server that does not reply."""
         self._connector.stop_waiting()
 
-    def watch(self) -> None:
-        """Read the oldest schema in each transaction from now on. A database does not move."""
-        self._watches = True
+    def watch(self, ledger_id: str) -> None:
+        """Read the oldest schema and the ledger's id in each transaction from now on."""
+        self._ledger_id = ledger_id
 
     def is_lost(self) -> bool:
         """Return False."""

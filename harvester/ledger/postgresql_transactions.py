@@ -10,18 +10,19 @@ _TIMEOUTS = (
     " set_config('idle_in_transaction_session_timeout', '60s', true)"
 )
 _TIME = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
-_OLDEST_SCHEMA = "(SELECT oldest_schema FROM about)"
+_OLDEST_SCHEMA, _LEDGER_ID = "(SELECT oldest_schema FROM about)", "(SELECT ledger_id FROM about)"
 _TIMELINE = "left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 """Changes when a standby is promoted. It may use ids again that its former primary gave to transactions."""
 _ID = f"CAST(pg_current_xact_id() AS text) || '@' || {_TIMELINE} || '@' || {_TIME}"
 BEGIN = {
     (writes, watches): text(
-        f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0}, {_TIMEOUTS}"
+        f"SELECT {_TIME}, {_ID if writes else 'NULL'}, {_OLDEST_SCHEMA if watches else 0},"
+        f" {_LEDGER_ID if watches else 'NULL'}, {_TIMEOUTS}"
     )
     for writes in (False, True)
     for watches in (False, True)
 }
-"""By whether it writes, and whether it reads the oldest schema."""
+"""By whether it writes, and whether it reads the oldest schema and the ledger's id."""
 
 _STATUS, _CURRENT = "pg_xact_status(CAST(:id AS xid8))", f"CASE WHEN NOT pg_is_in_recovery() THEN {_TIMELINE} END"
 _RESET_AT = "(SELECT CAST(extract(epoch FROM stats_reset) AS float8) FROM pg_stat_bgwriter)"

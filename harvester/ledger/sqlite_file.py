@@ -54,8 +54,9 @@ class SQLiteFile:
     def stop_waiting(self) -> None:
         """Do nothing: a file has no server."""
 
-    def watch(self) -> None:
+    def watch(self, ledger_id: str) -> None:
         """Detect from now on when a file of the ledger is removed or replaced, or no longer supports this version."""
+        del ledger_id  # another file has another device or inode
         self._files = FileIdentity(self.location)
 
     def is_lost(self) -> bool:

@@ -44,6 +44,15 @@ async def test_a_database_of_another_program_is_refused(database_url, table):
         await Ledger.open(database_url, clock=CLOCK)
 
 
+async def test_a_process_uses_no_other_ledger_than_it_opened(database_url):
+    """The address of the server, as in DNS, may lead to another database that contains a ledger, too."""
+    async with await Ledger.open(database_url, clock=CLOCK) as ledger:
+        execute(database_url, "UPDATE about SET ledger_id = 'another'")
+        for use in (ledger.batches.claim({"w": 1}), ledger.reports.get_books()):
+            with pytest.raises(LedgerError, match="is not the one that this process opened"):
+                await use
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
