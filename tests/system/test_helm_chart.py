@@ -484,7 +484,7 @@ async def wait_for_probe(http, port, path):
 
 def test_the_job_that_copies_a_ledger_finds_it():
     """The job mounts the volume and the secret of the documented release where its command needs them."""
-    job = yaml.safe_load((CHART.parent / "copy_ledger.yaml").read_text())
+    job, _ = load_copy_ledger()
     [pod], mounts = list_pods([job]), list_mounts(job["spec"]["template"])
     volume, secret = (
         list_mounts(get_serving_pod(render(json.dumps(MATRIX[name])))) for name in ("documented", "documented replicas")
@@ -497,11 +497,36 @@ def test_the_job_that_copies_a_ledger_finds_it():
     assert pod["spec"]["containers"][0]["securityContext"] == serving["containers"][0]["securityContext"]
 
 
+def test_the_job_that_copies_a_ledger_reaches_the_database():
+    """Its own policy allows DNS and PostgreSQL. Neither the release's policy nor its service selects its pod."""
+    job, policy = load_copy_ledger()
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [port for rule in policy["spec"]["egress"] for port in rule["ports"]] == [
+        {"port": 53, "protocol": "UDP"},
+        {"port": 53, "protocol": "TCP"},
+        {"port": 5432},
+    ]
+    objects = render(json.dumps(MATRIX["documented"]))
+    selectors = [
+        find(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        find(objects, "Service")["spec"]["selector"],
+    ]
+    assert all(not each.items() <= labels.items() for each in selectors)
+
+
+def load_copy_ledger():
+    """Return the job that copies a ledger, and its network policy."""
+    return list(yaml.safe_load_all((CHART.parent / "copy_ledger.yaml").read_text()))
+
+
 @pytest.mark.long
 def test_every_object_is_valid():
     """The schemas of each version of Kubernetes, of KEDA and of the Prometheus operator accept every object."""
-    job = yaml.safe_load((CHART.parent / "copy_ledger.yaml").read_text())
-    assert validate([job, *(each for values in MATRIX.values() for each in render(json.dumps(values)))]) == []
+    assert (
+        validate([*load_copy_ledger(), *(each for values in MATRIX.values() for each in render(json.dumps(values)))])
+        == []
+    )
 
 
 @pytest.mark.long
