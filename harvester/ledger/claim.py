@@ -29,12 +29,14 @@ from harvester.ledger.due import make_due
 from harvester.ledger.filters import DUE, IN_TIME, LEASED, NOW, PRIORITY, SINCE, WAITING
 from harvester.ledger.json_rows import decode_rows, encode_values, select_as_json, select_lists, values_as_table
 from harvester.ledger.plans import get_plans
-from harvester.ledger.probes import find_probe
-from harvester.ledger.schema import pairs
+from harvester.ledger.schema import outcomes, pairs
 from harvester.model import DAY_SECONDS, GRACE_SECONDS, Pair, Probe, Reading
 from harvester.schedule import ONCE, ReadingPlan
 
 _TO_EPOCH: BindParameter[int] = bindparam("to_epoch", type_=Integer)
+
+_OUTCOMES_SEEN = 1000
+"""How many of the latest outcomes are searched for campaigns that were captured before."""
 
 Found = list[tuple[str, int]]
 """Pairs that a claim leases, each with its workspace and its id, in the order of their priority in a workspace."""
@@ -55,7 +57,7 @@ def claim(tx: Transaction, limits: Mapping[str, int], probes: Mapping[str, Probe
         served = {name for name, _ in found}
         found += _find_waiting(tx, {name: most for name, most in wanted.items() if name not in served})
     for name, probe in probes.items():
-        pair_id = find_probe(tx, name, probe)
+        pair_id = _find_probe(tx, name, probe)
         found += [] if pair_id is None else [(name, pair_id)]
     leased: dict[int, Reading] = {}
     for plan, ids in _group_by_plan(get_plans(tx, workspaces), found).items():
@@ -109,6 +111,35 @@ def _select_waiting(dialect: Dialect) -> Select[str]:
     ranked = select(pairs.c.workspace, pairs.c.id, rank).join(named, mine).where(late).subquery()
     most: BindParameter[int] = bindparam("most", type_=Integer)
     return select_as_json(dialect, (ranked.c.rank, ranked.c.workspace, ranked.c.id), ranked.c.rank <= most)
+
+
+def _find_probe(tx: Transaction, workspace: str, probe: Probe) -> int | None:
+    """Find the due pair that a probe describes; None without one.
+
+    The order is that of ordinary claims, or the reverse. In the reverse order, pairs that were captured and wait for a
+    later reading come first.
+    """
+    other = pairs.c.campaign_id.not_in(probe.refused)
+    due = (
+        select(pairs.c.id)
+        .where(pairs.c.workspace == workspace, DUE, IN_TIME, other)
+        .order_by(*(PRIORITY if probe.nearest else (each.desc() for each in PRIORITY)))
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    latest = select(outcomes.c.pair_id, outcomes.c.outcome).order_by(outcomes.c.id.desc()).limit(_OUTCOMES_SEEN)
+    seen = latest.subquery()
+    captured = (
+        select(pairs.c.campaign_id)
+        .join(seen, seen.c.pair_id == pairs.c.id)
+        .where(pairs.c.workspace == workspace, seen.c.outcome == "captured", other)
+        .distinct()
+    )
+    known = set(tx.execute(captured).scalars())
+    found: int | None = None
+    if known:
+        found = tx.execute(due.where(pairs.c.campaign_id.in_(known))).scalar_one_or_none()
+    return tx.execute(due).scalar_one_or_none() if found is None else found
 
 
 def _group_by_plan(plans: Mapping[str, ReadingPlan], found: Found) -> dict[ReadingPlan, list[int]]:

@@ -271,6 +271,7 @@ async def run_promtool(*arguments):
     assert process.returncode == 0, output.decode()
 
 
+@pytest.mark.long
 async def test_the_alerts_fire_when_they_should():
     """Promtool accepts the rules, and their unit tests, in which each alert fires, pass."""
     tests = yaml.safe_load((CONFIG.parent / "tests" / "alerts_test.yml").read_text())["tests"]
