@@ -18,6 +18,7 @@ import structlog
 import zstandard
 from hypothesis import settings
 
+from harvester.observability import redaction
 from harvester.settings import layers
 from tests.support import compiled_statements, quick_collection, warm_process
 from tests.support.brokers import start_broker_server
@@ -113,7 +114,14 @@ def _process_state():
     """Put back what a command sets up for the whole process, since a test may run one in this process."""
     config, logging_handlers = structlog.get_config(), logging.getLogger().handlers
     hook, terminate, network = sys.excepthook, signal.getsignal(signal.SIGTERM), layers._network_in_use[:]
+    secrets = set(redaction._registered)
     yield
+    if redaction._registered != secrets:  # a random secret of one test may be a word in the texts of another
+        for registry in (redaction._registered, redaction._blocks, redaction._short_pattern):
+            registry.clear()
+        redaction._scrub_cached.cache_clear()
+        for secret in secrets:
+            redaction.register_secret(secret)
     sys.excepthook, layers._network_in_use[:] = hook, network
     signal.signal(signal.SIGTERM, terminate)
     structlog.configure(**config)

@@ -31,6 +31,7 @@ from harvester.model import (
     Released,
     SentPair,
 )
+from harvester.schedule import ONCE
 from harvester.simulator.virtual_time import VirtualLoop
 from tests.conformance.ledger_model import NOW, OUTCOMES, PLANS, ExpectedPair, NoJitter, Owner
 from tests.support.clocks import SettableClock
@@ -215,7 +216,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(workspace=WORKSPACES, name=OWNERS, days=st.sampled_from([-20.0, -3.0, 3.0, 20.0, 90.0]))
     def claim_with_a_wrong_clock(self, workspace, name, days):
-        """Pairs that an unconfirmed clock leased are released unchanged after the first response shows the time."""
+        """Pairs that an unconfirmed clock leased are released unchanged after the first response shows the time.
+
+        One that is read once, and was deferred for a while, is due at once.
+        """
         wrong = self.enter(name).ledger
         right, self.clock.now, wrong.clock.confirmed = self.now, self.now + days * DAY_SECONDS, False
         readings = self.run(wrong.batches.claim({workspace: 9}))
@@ -227,6 +231,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for reading in readings:
             assert self.expected[reading.pair].state == "open"
             self.expected[reading.pair].ending_at = None
+            if reading.name == ONCE:
+                self.expected[reading.pair].due_at = min(self.now, self.expected[reading.pair].due_at)
 
     @rule(workspace=WORKSPACES)
     def correct(self, workspace):
