@@ -175,7 +175,7 @@ def _insert(dialect: Dialect) -> Executable:
     # SQLite would parse ON CONFLICT after a SELECT as the ON of a join, unless there is a WHERE between them.
     every = select(arrived, NOW, literal(0)).where(true())
     columns = [*(column.name for column in _COLUMNS), "first_seen_at", "deferrals"]
-    # Only a known identity is no error: without a target, a new pair whose id is already in use would be skipped.
+    # It ignores only conflicts of the identity. Without a target, it would also skip a new pair whose id is in use.
     statement = dialect.insert(pairs).from_select(columns, every).on_conflict_do_nothing(index_elements=IDENTITY)
     returned: Executable = statement if dialect.single_writer else statement.returning(*IDENTITY)
     return returned
